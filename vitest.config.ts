@@ -1,0 +1,29 @@
+// Two projects: `unit` runs beside the code and needs nothing; `system` needs root and a kernel (test/ and
+// *.kernel.test.ts), runs one file at a time because its tests share the kernel and the two cores.
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['agent/**/*.test.ts', 'native/**/*.test.ts', 'deploy/**/*.test.ts', 'test/*.test.ts'],
+          exclude: ['**/*.kernel.test.ts', '**/node_modules/**'],
+          testTimeout: 20_000,
+        },
+      },
+      {
+        test: {
+          name: 'system',
+          include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,conformance,fuzz,kube}/**/*.test.ts'],
+          exclude: ['**/node_modules/**'],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 180_000,
+        },
+      },
+    ],
+    reporters: ['default', './test/world/closing-line.ts'],
+  },
+})

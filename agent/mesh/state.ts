@@ -1,0 +1,207 @@
+// What one program knows of the mesh: an index over workloads, services, policies, routes, upstreams. Fed by the wire
+// (agent, waypoint) or by a folder of YAML (cli); read by the decisions of this room. Updates are one resource at a time,
+// in any order: an address belongs to the workload that claimed it last, references are resolved when read.
+// Must not live here: decisions, I/O, time.
+import type { Policy } from './policy.ts'
+import type { Route } from './route.ts'
+import { serviceKey, type Service } from './service.ts'
+import { defaultSettings, type MeshSettings } from './settings.ts'
+import type { Upstream } from './upstream.ts'
+import type { GatewayRef, Workload } from './workload.ts'
+
+/** The part of the state that decisions read. */
+export interface MeshView {
+  readonly settings: MeshSettings
+  workload(uid: string): Workload | undefined
+  workloadByAddress(address: string): Workload | undefined
+  service(key: string): Service | undefined
+  servicesByAddress(address: string): readonly Service[]
+  /** Workloads that list the service, healthy or not, in a stable order. */
+  endpoints(serviceKey: string): readonly Workload[]
+  /** Key `namespace/name`. */
+  policy(key: string): Policy | undefined
+  policies(): Iterable<Policy>
+  /** The consumer's own route, else the one for everyone; HTTPRoute before VirtualService. */
+  route(serviceKey: string, consumerNamespace: string): Route | undefined
+  upstream(serviceKey: string, consumerNamespace: string): Upstream | undefined
+  /** Workloads behind a waypoint reference; empty when it is missing. */
+  gatewayWorkloads(ref: GatewayRef): readonly Workload[]
+}
+
+const NONE: readonly never[] = []
+
+export class MeshState implements MeshView {
+  settings: MeshSettings = defaultSettings
+  /** Grows with every change, so that compiled tables know when they are stale. */
+  version = 0
+  readonly #workloads = new Map<string, Workload>()
+  readonly #byAddress = new Map<string, Workload>()
+  readonly #services = new Map<string, Service>()
+  readonly #servicesByAddress = new Map<string, Service[]>()
+  readonly #endpoints = new Map<string, Map<string, Workload>>()
+  readonly #endpointLists = new Map<string, readonly Workload[]>()
+  readonly #policies = new Map<string, Policy>()
+  readonly #routes = new Map<string, Route>()
+  readonly #upstreams = new Map<string, Upstream>()
+
+  workload(uid: string): Workload | undefined {
+    return this.#workloads.get(uid)
+  }
+
+  workloads(): Iterable<Workload> {
+    return this.#workloads.values()
+  }
+
+  workloadByAddress(address: string): Workload | undefined {
+    return this.#byAddress.get(address)
+  }
+
+  service(key: string): Service | undefined {
+    return this.#services.get(key)
+  }
+
+  services(): Iterable<Service> {
+    return this.#services.values()
+  }
+
+  servicesByAddress(address: string): readonly Service[] {
+    return this.#servicesByAddress.get(address) ?? NONE
+  }
+
+  endpoints(key: string): readonly Workload[] {
+    let list = this.#endpointLists.get(key)
+    if (!list) {
+      list = [...(this.#endpoints.get(key)?.values() ?? [])].sort((a, b) => (a.uid < b.uid ? -1 : 1))
+      this.#endpointLists.set(key, list)
+    }
+    return list
+  }
+
+  policy(key: string): Policy | undefined {
+    return this.#policies.get(key)
+  }
+
+  policies(): Iterable<Policy> {
+    return this.#policies.values()
+  }
+
+  routes(): Iterable<Route> {
+    return this.#routes.values()
+  }
+
+  upstreams(): Iterable<Upstream> {
+    return this.#upstreams.values()
+  }
+
+  route(key: string, consumerNamespace: string): Route | undefined {
+    return (
+      this.#routes.get(`HTTPRoute/${key}/${consumerNamespace}`) ??
+      this.#routes.get(`HTTPRoute/${key}/*`) ??
+      this.#routes.get(`VirtualService/${key}/${consumerNamespace}`) ??
+      this.#routes.get(`VirtualService/${key}/*`)
+    )
+  }
+
+  upstream(key: string, consumerNamespace: string): Upstream | undefined {
+    return this.#upstreams.get(`${key}/${consumerNamespace}`) ?? this.#upstreams.get(`${key}/*`)
+  }
+
+  gatewayWorkloads(ref: GatewayRef): readonly Workload[] {
+    if (ref.hostname) return this.endpoints(ref.hostname)
+    if (!ref.address) return NONE
+    const workload = this.workloadByAddress(ref.address)
+    if (workload) return [workload]
+    const service = this.servicesByAddress(ref.address)[0]
+    return service ? this.endpoints(serviceKey(service)) : NONE
+  }
+
+  setWorkload(workload: Workload): void {
+    this.removeWorkload(workload.uid)
+    this.version++
+    this.#workloads.set(workload.uid, workload)
+    // Host-network pods share their node's address, which is nobody's.
+    if (!workload.hostNetwork) for (const address of workload.addresses) this.#byAddress.set(address, workload)
+    for (const key of Object.keys(workload.services)) {
+      let set = this.#endpoints.get(key)
+      if (!set) this.#endpoints.set(key, (set = new Map()))
+      set.set(workload.uid, workload)
+      this.#endpointLists.delete(key)
+    }
+  }
+
+  removeWorkload(uid: string): void {
+    const old = this.#workloads.get(uid)
+    if (!old) return
+    this.version++
+    this.#workloads.delete(uid)
+    // Only if it still owns the address: a new pod may have taken it before this removal arrived.
+    for (const address of old.addresses) if (this.#byAddress.get(address)?.uid === uid) this.#byAddress.delete(address)
+    for (const key of Object.keys(old.services)) {
+      const set = this.#endpoints.get(key)
+      set?.delete(uid)
+      if (set?.size === 0) this.#endpoints.delete(key)
+      this.#endpointLists.delete(key)
+    }
+  }
+
+  setService(service: Service): void {
+    const key = serviceKey(service)
+    this.removeService(key)
+    this.version++
+    this.#services.set(key, service)
+    for (const address of service.addresses) {
+      const list = this.#servicesByAddress.get(address)
+      if (list) list.push(service)
+      else this.#servicesByAddress.set(address, [service])
+    }
+  }
+
+  removeService(key: string): void {
+    const old = this.#services.get(key)
+    if (!old) return
+    this.version++
+    this.#services.delete(key)
+    for (const address of old.addresses) {
+      const left = (this.#servicesByAddress.get(address) ?? []).filter((other) => other !== old)
+      if (left.length > 0) this.#servicesByAddress.set(address, left)
+      else this.#servicesByAddress.delete(address)
+    }
+  }
+
+  setPolicy(policy: Policy): void {
+    this.version++
+    this.#policies.set(`${policy.namespace}/${policy.name}`, policy)
+  }
+
+  removePolicy(key: string): void {
+    if (this.#policies.delete(key)) this.version++
+  }
+
+  setRoute(route: Route): void {
+    this.version++
+    this.#routes.set(routeKey(route), route)
+  }
+
+  removeRoute(key: string): void {
+    if (this.#routes.delete(key)) this.version++
+  }
+
+  setUpstream(upstream: Upstream): void {
+    this.version++
+    this.#upstreams.set(upstreamKey(upstream), upstream)
+  }
+
+  removeUpstream(key: string): void {
+    if (this.#upstreams.delete(key)) this.version++
+  }
+}
+
+/** `dialect/namespace/hostname/consumer`: the name of a route on the wire. */
+export function routeKey(route: Route): string {
+  return `${route.dialect}/${route.namespace}/${route.hostname}/${route.consumerNamespace}`
+}
+
+/** `namespace/hostname/consumer`: the name of an upstream on the wire. */
+export function upstreamKey(upstream: Upstream): string {
+  return `${upstream.namespace}/${upstream.hostname}/${upstream.consumerNamespace}`
+}

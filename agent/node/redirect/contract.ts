@@ -1,0 +1,47 @@
+// What the rest of the agent asks of the kernel half: enrol a pod, learn where a captured connection wanted to go, make
+// sockets inside a pod's namespace. The implementation (redirect.ts) is the only code of the agent that touches native/bpf.
+import type { Endpoint } from '../../io/connection.ts'
+
+/** A pod that can be captured. */
+export interface PodHandle {
+  /** Pod UID, or any stable unique name. */
+  readonly uid: string
+  /** Path of the network namespace, as in /proc/<pid>/ns/net or /run/netns/x. */
+  readonly netns: string
+  /** The pod's own addresses, canonical text form. */
+  readonly addresses: readonly string[]
+}
+
+/** Listening sockets made inside the pod's namespace; each is owned by Redirect, `io` listens on a duplicate. */
+export interface PodListeners {
+  /** Captured outbound connections of the pod. */
+  readonly outbound: number
+  /** Inbound connections to port 15008 of the pod. */
+  readonly hbone: number
+  /** Inbound connections to any other port that did not come from this agent. */
+  readonly plaintext: number
+}
+
+export interface Redirect {
+  /** Makes the listeners, attaches sk_lookup to the namespace, marks it enrolled. Idempotent per uid and namespace. Until listeners accept, connections queue. */
+  enroll(pod: PodHandle): Promise<PodListeners>
+  /** Takes the pod out of the mesh: new connections are plain again; sockets it made are closed. */
+  unenroll(uid: string): Promise<void>
+  /** Plaintext to this pod: 'refuse' = RST by the kernel (STRICT on all ports), 'judge' = to the plaintext listener. New pods start as 'judge'. */
+  setPlaintext(uid: string, mode: 'refuse' | 'judge'): void
+  /** Where a captured outbound connection (accepted from `outbound`) wanted to go; undefined if the socket was not captured: refuse it. */
+  originalDestination(fd: number): Endpoint | undefined
+  /**
+   * A non-blocking TCP socket inside the pod's namespace, not yet connected, for `Transport.connect({fd})`.
+   * `client`: the address the app shall see as its peer (getpeername, accept). `source`: local address to bind.
+   */
+  socket(uid: string, options: { family: 4 | 6; client?: Endpoint; source?: string }): number
+  /** Totals since load, by name: `redirected`, `delivered`, … and `dropped.<reason>`. */
+  counters(): Record<string, number>
+  /** Feature name → supported, as probed (an override can say no). */
+  readonly features: Readonly<Record<string, boolean>>
+  /** Closes this process's handles; pinned links stay, so that a dead agent never means open traffic. */
+  close(): void
+  /** Removes every pin: traffic is plain afterwards. */
+  uninstall(): Promise<void>
+}

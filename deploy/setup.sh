@@ -1,0 +1,77 @@
+#!/bin/sh
+# Makes a fresh Debian 12 or Ubuntu machine ready to run Ambit from this checkout: Debian packages, npm packages with the
+# pinned Node, the native addon, the BPF objects. Idempotent; under a second when there is nothing to do. What it cannot
+# do it names, with the command that would.
+#   deploy/setup.sh           what `npm start` needs
+#   deploy/setup.sh --test    and what the tests need
+#   deploy/setup.sh --bench   and the programs the bench compares with
+set -eu
+root=$(dirname "$(dirname "$(readlink -f "$0")")")
+cd "$root"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() {
+	printf 'setup: %s\n' "$1" >&2
+	printf 'setup: try: %s\n' "$2" >&2
+	exit 1
+}
+
+# To build and to run.
+packages="clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config build-essential python3 iproute2 nftables util-linux procps tcpdump"
+case "${1:-}" in
+--test) packages="$packages curl netcat-openbsd jq openssl" ;;
+--bench) packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy" ;;
+'') ;;
+*) fail "unknown option '$1'" "deploy/setup.sh [--test|--bench]" ;;
+esac
+
+[ "$(uname -s)" = Linux ] || fail "Ambit's kernel half runs on Linux only." "a Debian 12 or Ubuntu machine, or a virtual one"
+[ -e /sys/kernel/btf/vmlinux ] || say "warning: this kernel has no BTF (/sys/kernel/btf/vmlinux); the BPF programs will not load. A kernel with CONFIG_DEBUG_INFO_BTF=y is needed."
+
+missing=""
+if command -v dpkg-query >/dev/null 2>&1; then
+	# shellcheck disable=SC2086
+	missing=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' $packages 2>/dev/null |
+		awk -v want="$packages" '$2 == "installed" { have[$1] = 1 } END { n = split(want, w, " "); for (i = 1; i <= n; i++) if (!(w[i] in have)) printf "%s ", w[i] }')
+else
+	say "warning: this is not a Debian-like system; make sure these are installed: $packages"
+fi
+if [ -n "$missing" ]; then
+	install="apt-get update && apt-get install -y $missing"
+	[ "$(id -u)" = 0 ] || fail "missing Debian packages: $missing" "sudo sh -c '$install'"
+	say "installing $missing"
+	log=$(mktemp)
+	# No service that a package brings (nginx, haproxy) may start: they are run by hand, on ports of their own.
+	policy=/usr/sbin/policy-rc.d
+	made=""
+	if [ ! -e $policy ]; then
+		printf '#!/bin/sh\nexit 101\n' >$policy
+		chmod +x $policy
+		made=yes
+	fi
+	# shellcheck disable=SC2086
+	if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+		[ -z "$made" ] || rm -f $policy
+		tail -5 "$log" >&2
+		fail "could not install: $missing (log: $log)" "$install"
+	fi
+	[ -z "$made" ] || rm -f $policy
+	rm -f "$log"
+fi
+
+mkdir -p build/setup
+want=$(cat package-lock.json package.json | sha256sum | cut -d' ' -f1)
+if [ ! -d node_modules ] || [ "$(cat build/setup/npm 2>/dev/null)" != "$want" ]; then
+	command -v npm >/dev/null 2>&1 || fail "npm is not installed (any Node from 18 up will do, Ambit brings its own for running)." "apt-get install -y nodejs npm"
+	say "npm ci"
+	npm ci --no-audit --no-fund --loglevel=error >build/setup/npm.log 2>&1 || {
+		tail -20 build/setup/npm.log >&2
+		fail "npm ci failed (build/setup/npm.log)" "npm ci"
+	}
+	printf '%s' "$want" >build/setup/npm
+fi
+agent/bin/node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 24 ? 0 : 1)' ||
+	fail "Node 24 or newer is needed and the pinned one is missing for $(uname -m)." "npm ci, or install Node 26"
+
+native/build.sh || fail "the native addon did not build" "native/build.sh"
+bpf/build.sh || fail "the BPF programs did not build" "bpf/build.sh"

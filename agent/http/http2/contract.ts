@@ -1,0 +1,124 @@
+// What HTTP/2 offers to its users beyond agent/http/message.ts: settings, sessions, and the two sides as handlers of
+// connections. Must not live here: frames, state machines (session.ts, stream.ts), tunnels (tunnel.ts).
+import { systemClock, type Clock } from '../../base/clock.ts'
+import type { Connection, ConnectionHandler, OpenInfo } from '../../io/connection.ts'
+import type { ClientSession, ServerEvents, SessionEvents } from '../message.ts'
+
+export interface Http2Options {
+  /** Receive window of each new stream, bytes. Default 4 MiB, as HBONE. */
+  readonly streamWindow?: number
+  /** Receive window of the connection, bytes. Default 16 MiB, as HBONE. */
+  readonly connectionWindow?: number
+  /** Bytes received but held back because their streams are paused; above it the connection's window is no longer refilled. Default 16 MiB. */
+  readonly maxHeld?: number
+  /** Largest frame accepted, 16 384 … 16 777 215. Default 1 MiB. */
+  readonly maxFrameSize?: number
+  /** Largest header list accepted, bytes as RFC 9113 §6.5.2 counts. Default 64 KiB for a server, 16 KiB for a client. */
+  readonly maxHeaderList?: number
+  /** Server: streams a client may have open. Default 200. Client: streams opened at once, also where the peer would allow more. Default 100. */
+  readonly maxStreams?: number
+  /** Server: accept extended CONNECT (RFC 8441). Default false. */
+  readonly extendedConnect?: boolean
+  /** Sends PING after this many milliseconds in which nothing was received. 0 = never. Default 0; HBONE uses 10 000. */
+  readonly keepaliveMs?: number
+  /** Cuts the connection when nothing at all was received for this long after such a PING. Default 20 000. */
+  readonly keepaliveTimeoutMs?: number
+  /** Streams the peer may cancel in a burst before it is told to calm down; completed streams and time refill it. Default 2 000. */
+  readonly resetBurst?: number
+  readonly clock?: Clock
+}
+
+/** One connection as the codec sees it, either side. */
+export interface Http2Session {
+  /** The owner's state. */
+  slot: unknown
+  readonly connection: Connection
+  /** Open streams. */
+  readonly active: number
+  /** False after GOAWAY in either direction or a close. */
+  readonly open: boolean
+  /** Takes no more streams (GOAWAY); closes when the last one ends. */
+  drain(): void
+  /** GOAWAY, then the end of the connection; running streams are cut. */
+  close(): void
+}
+
+/** What a server tells of its connections, beside its exchanges. */
+export interface ServerSessionEvents {
+  onSession?(session: Http2Session): void
+  onSessionClose?(session: Http2Session, error: Error | undefined): void
+}
+
+/** A connection that someone else owns (its `slot` is untouched), fed into the codec by hand: for an owner that detects protocols first. */
+export interface Http2Feed {
+  readonly session: Http2Session
+  receive(arena: Uint8Array, start: number, end: number): void
+  drained(): void
+  ended(): void
+  closed(error: Error | undefined): void
+}
+
+/** A listener's handler. Exchanges go to `events`. Uses `connection.slot`, unless connections are brought by `adopt`. */
+export interface Http2Server extends ConnectionHandler {
+  readonly sessions: ReadonlySet<Http2Session>
+  adopt(connection: Connection, info: OpenInfo): Http2Feed
+  /** Drains every session, now and those still to come. */
+  drain(): void
+  /** Closes every session. */
+  close(): void
+}
+
+/** A client session; made before its connection is open: until then `available` is 0 and `open` true. */
+export interface Http2ClientSession extends ClientSession {
+  /** True once the peer announced extended CONNECT (RFC 8441 §3). */
+  readonly extendedConnect: boolean
+}
+
+/** Makes the handler a listener serves with. */
+export type MakeHttp2Server = (
+  events: ServerEvents,
+  options?: Http2Options,
+  sessionEvents?: ServerSessionEvents,
+) => Http2Server
+
+/** A client that is bound to its connection by the caller: pass `handler` and `slot` to `Transport.connect`. */
+export interface Http2Client {
+  readonly handler: ConnectionHandler
+  readonly slot: unknown
+  readonly session: Http2ClientSession
+}
+
+export type MakeHttp2Client = (events: SessionEvents, options?: Http2Options) => Http2Client
+
+/** Options with their defaults filled in. */
+export interface ResolvedOptions {
+  readonly streamWindow: number
+  readonly connectionWindow: number
+  readonly maxHeld: number
+  readonly maxFrameSize: number
+  readonly maxHeaderList: number
+  readonly maxStreams: number
+  readonly extendedConnect: boolean
+  readonly keepaliveMs: number
+  readonly keepaliveTimeoutMs: number
+  readonly resetBurst: number
+  readonly clock: Clock
+}
+
+const MIB = 1_048_576
+
+export function resolveOptions(options: Http2Options, server: boolean): ResolvedOptions {
+  return {
+    streamWindow: options.streamWindow ?? 4 * MIB,
+    connectionWindow: options.connectionWindow ?? 16 * MIB,
+    maxHeld: options.maxHeld ?? 16 * MIB,
+    maxFrameSize: options.maxFrameSize ?? MIB,
+    maxHeaderList: options.maxHeaderList ?? (server ? 65_536 : 16_384),
+    maxStreams: options.maxStreams ?? (server ? 200 : 100),
+    extendedConnect: options.extendedConnect ?? false,
+    keepaliveMs: options.keepaliveMs ?? 0,
+    keepaliveTimeoutMs: options.keepaliveTimeoutMs ?? 20_000,
+    resetBurst: options.resetBurst ?? 2_000,
+    clock: options.clock ?? systemClock,
+  }
+}

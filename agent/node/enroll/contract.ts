@@ -1,0 +1,66 @@
+// Enrolment as the rest of the agent sees it: which pods are registered on this node, which are captured, and who is told.
+// Must not live here: decisions (wanted.ts, plan.ts), sockets of the local API (api.ts), the kernel (../redirect).
+import type { Clock } from '../../base/clock.ts'
+import type { Logger } from '../../base/log.ts'
+import type { MeshView } from '../../mesh/state.ts'
+import type { PodHandle, PodListeners, Redirect } from '../redirect/contract.ts'
+
+/** A pod somebody (the sandbox, a CNI plugin) told this agent about. */
+export interface RegisteredPod extends PodHandle {
+  readonly namespace: string
+  readonly name: string
+}
+
+/**
+ * Where a registered pod stands.
+ * `captured`: enrolled, listeners handed over. `out`: known to stay outside the mesh, its traffic is plain.
+ * `pending`: to be captured, not there yet or failed and tried again; its traffic is refused once enrolment has begun.
+ * `unknown`: this agent has no state to decide by; nothing was changed.
+ */
+export type PodPhase = 'captured' | 'out' | 'pending' | 'unknown'
+
+export interface PodStatus {
+  readonly pod: RegisteredPod
+  readonly phase: PodPhase
+  /** Why it is in this phase, one sentence; for `pending` the last error. */
+  readonly reason: string
+}
+
+/** What enrolment needs and whom it tells. */
+export interface EnrollmentOptions {
+  /** Name of this node, as in Workload.node. */
+  readonly node: string
+  readonly redirect: Redirect
+  /** The mesh as known now; undefined as long as this agent never had a state (then `add` is refused, and nothing is changed). */
+  readonly view: () => MeshView | undefined
+  /** Unix socket of the local API; made with mode 0600, an old one at this path is replaced. */
+  readonly socketPath: string
+  /** Holds `pods.json`, the registry that survives a restart. Made if missing (0700). */
+  readonly stateDir: string
+  readonly log: Logger
+  readonly clock: Clock
+  /** Namespaces whose pods are never captured; default ambit-system and kube-system. */
+  readonly exemptNamespaces?: readonly string[]
+  /**
+   * A pod has been captured: accept on its listeners. Called again (after onUnenrolled) when it is enrolled anew.
+   * `add` answers only after the promise resolved; a rejection is logged and the pod enrolled again later.
+   */
+  readonly onEnrolled: (pod: RegisteredPod, listeners: PodListeners) => void | Promise<void>
+  /** The pod leaves: stop accepting, end its connections. Called before the kernel lets go of it. */
+  readonly onUnenrolled: (pod: RegisteredPod) => void | Promise<void>
+}
+
+export interface Enrollment {
+  /** Something the decision depends on changed (a workload, the settings): look again soon. Cheap; calls coalesce. */
+  changed(): void
+  /** Registers a pod; resolves once it is captured or known to stay out. Throws AmbitError ENROLL_*. */
+  add(pod: RegisteredPod): Promise<PodStatus>
+  /** Forgets a pod and takes it out of the mesh. False if it was not registered. */
+  del(uid: string): Promise<boolean>
+  status(uid: string): PodStatus | undefined
+  list(): readonly PodStatus[]
+  /** Resolves when no reconcile is running or due at once (failed pods wait for their backoff). */
+  settled(): Promise<void>
+  /** Closes the socket. Pods stay captured. */
+  close(): Promise<void>
+}

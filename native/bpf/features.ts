@@ -1,0 +1,102 @@
+// What the running kernel can do, found by trying and never by its version; a probe can be overridden to "no" so that
+// tests can pretend. Must not live here: what follows from a missing feature.
+import { native } from './addon.ts'
+import { closeFd, netnsCookie } from './sockets.ts'
+import {
+  attachTypes,
+  helpers,
+  mapTypes,
+  programTypes,
+  type HelperName,
+  type MapType,
+  type ProgramType,
+} from './kinds.ts'
+
+/**
+ * `map:<type>`, `program:<type>` and `helper:<program type>/<helper>` ask for one thing of the kernel;
+ * `link:cgroup` and `link:cgroup_before` / `link:cgroup_preorder` for links to cgroups and a place before the others;
+ * `netns_cookie` for SO_NETNS_COOKIE; `btf` for the kernel's own type information.
+ */
+export type FeatureName =
+  | `map:${MapType}`
+  | `program:${ProgramType}`
+  | `helper:${ProgramType}/${HelperName}`
+  | 'link:cgroup'
+  | 'link:cgroup_before'
+  | 'link:cgroup_preorder'
+  | 'netns_cookie'
+  | 'btf'
+
+const EBADF = 9
+const EOPNOTSUPP = 95
+
+const cache = new Map<FeatureName, boolean>()
+
+/**
+ * Whether the kernel has a feature. Tried once per process and remembered (a fraction of a millisecond each). The variable
+ * AMBIT_BPF_FEATURES, a list as in `-map:ringbuf,-link:cgroup_before`, makes the named ones absent; `-map:*` a family.
+ * Without the right to load programs every probe says no.
+ */
+export function hasFeature(name: FeatureName): boolean {
+  if (denied(name)) return false
+  let known = cache.get(name)
+  if (known === undefined) {
+    known = probe(name)
+    cache.set(name, known)
+  }
+  return known
+}
+
+/** Several at once, by name. */
+export function probeFeatures<N extends FeatureName>(names: readonly N[]): Record<N, boolean> {
+  return Object.fromEntries(names.map((name) => [name, hasFeature(name)])) as Record<N, boolean>
+}
+
+function denied(name: FeatureName): boolean {
+  const list = process.env['AMBIT_BPF_FEATURES']
+  if (list === undefined || list === '') return false
+  return list.split(',').some((entry) => {
+    const item = entry.trim()
+    if (!item.startsWith('-')) return false
+    return item.endsWith('*') ? name.startsWith(item.slice(1, -1)) : name === item.slice(1)
+  })
+}
+
+function probe(name: FeatureName): boolean {
+  if (name === 'btf') return succeeds(native().open('/sys/kernel/btf/vmlinux', 0))
+  if (name === 'netns_cookie') {
+    try {
+      return netnsCookie('/proc/self/ns/net') > 0n
+    } catch {
+      return false
+    }
+  }
+  const [family = '', rest = ''] = name.split(':')
+  if (family === 'map') return native().probeMap(mapTypes.indexOf(rest as MapType)) === 1
+  if (family === 'program') return probeProgram(rest as ProgramType)
+  if (family === 'helper') {
+    const [type, helper] = rest.split('/') as [ProgramType, HelperName]
+    return native().probeHelper(programTypes.indexOf(type), helpers[helper]) === 1
+  }
+  return probeCgroupLink(rest === 'cgroup_before' ? 1 << 3 : rest === 'cgroup_preorder' ? 1 << 6 : 0)
+}
+
+function probeProgram(type: ProgramType): boolean {
+  const answer = native().probeProgram(programTypes.indexOf(type))
+  // libbpf cannot try types it does not know; those count as absent.
+  return answer !== -EOPNOTSUPP && answer === 1
+}
+
+/** The kernel looks at the flags before the target: EBADF for a target that is no cgroup means the flags are known. */
+function probeCgroupLink(flags: number): boolean {
+  const program = native().loadBare(programTypes.indexOf('cgroup_sock_addr'), attachTypes.cgroup_inet4_connect)
+  if (program < 0) return false
+  const link = native().linkCreate(program, program, attachTypes.cgroup_inet4_connect, flags)
+  closeFd(program)
+  return link === -EBADF
+}
+
+function succeeds(fd: number): boolean {
+  if (fd >= 0) closeFd(fd)
+  return fd >= 0
+}

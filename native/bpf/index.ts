@@ -1,0 +1,31 @@
+// libbpf-ts: eBPF for Node in the manner of libbpf below and of JavaScript above. This is its whole public face; see
+// README.md for examples. Must not live here: code, or anything that knows what a mesh is.
+export { BpfError, VerifierError } from './errors.ts'
+export { openObject } from './object.ts'
+export type { BpfModule, BpfObject, LoadOptions, MapConfig, MapFor, ObjectSchema, ProgramConfig } from './object.ts'
+export { openPinnedLink, openPinnedProgram } from './program.ts'
+export type { CgroupOrder, Link, LinkInfo, Program, TestRunOptions, TestRunResult } from './program.ts'
+export { createMap, openPinnedMap, openPinnedPerCpuMap } from './map.ts'
+export type { BpfMap, MapHandle, MapSchema, MapShape, PerCpuMap, SocketMap, UpdateMode } from './map.ts'
+export type { RawBatch, RingListener, RingMap, RingOptions } from './ring.ts'
+export { hasFeature, probeFeatures } from './features.ts'
+export type { FeatureName } from './features.ts'
+export * as codec from './codec.ts'
+export type { Codec, ValueOf } from './codec.ts'
+export { ensureBpffs, isBpffs } from './pins.ts'
+export {
+  cgroupId,
+  closeFd,
+  dupFd,
+  netnsCookie,
+  openNetns,
+  peerName,
+  recvFds,
+  sendFds,
+  socketCookie,
+  socketIn,
+  socketName,
+  socketPair,
+} from './sockets.ts'
+export type { ReceivedFds, SocketAddress, SocketInOptions } from './sockets.ts'
+export { packAddress, unpackAddress } from './sockaddr.ts'

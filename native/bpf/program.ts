@@ -1,0 +1,222 @@
+// Loaded programs and their links: attach, pin, adopt by path, replace, run once for a test. Must not live here: loading
+// (object.ts) and which program belongs where.
+import { native } from './addon.ts'
+import { BpfError, check, failure } from './errors.ts'
+import { attachTypes, programTypes, type ProgramType } from './kinds.ts'
+import { closeFd, withNetns } from './sockets.ts'
+
+const EINVAL = 22
+const EPERM = 1
+// linux/bpf.h of newer kernels than the build machine's headers.
+const BPF_F_BEFORE = 1 << 3
+const BPF_F_PREORDER = 1 << 6
+
+/**
+ * Where a program runs among those of the same cgroup. (A child cgroup's programs always run before its parent's.)
+ * `first`: by BPF_F_BEFORE (kernel 6.17), else BPF_F_PREORDER (6.15), else at the end as `last` does: see Link.order.
+ */
+export type CgroupOrder = 'first' | 'last'
+
+export interface TestRunOptions {
+  /** Packet bytes, for program types that see packets. */
+  readonly data?: Uint8Array
+  /** The context struct: required for sk_lookup (struct bpf_sk_lookup) and syscall programs (any struct, in and out). */
+  readonly context?: Uint8Array
+  /** Runs so often; `nanoseconds` is the mean. Default 1. */
+  readonly repeat?: number
+  /** Room for the packet afterwards. Default: the size of `data`, at least 256. */
+  readonly dataOutSize?: number
+}
+
+export interface TestRunResult {
+  /** What the program returned. */
+  readonly returned: number
+  /** Mean time of one run. */
+  readonly nanoseconds: number
+  /** The packet afterwards. */
+  readonly data: Uint8Array
+  /** The context afterwards (for a syscall program: its struct, as the program left it). */
+  readonly context: Uint8Array
+}
+
+/** A program in the kernel. */
+export class Program {
+  readonly name: string
+  readonly type: ProgramType
+  /** enum bpf_attach_type */
+  readonly attachType: number
+  #fd: number
+  readonly #owner: object | undefined
+
+  constructor(fd: number, name: string, type: ProgramType, attachType: number, owner?: object) {
+    this.#fd = fd
+    this.name = name
+    this.type = type
+    this.attachType = attachType
+    this.#owner = owner
+  }
+
+  /** The descriptor; still owned by this handle or its module. */
+  get fd(): number {
+    if (this.#fd < 0) throw new BpfError('CLOSED', 0, '', `Program ${this.name} is closed`)
+    return this.#fd
+  }
+
+  /** The kernel's hash of the instructions: equal tags = equal code. */
+  get tag(): string {
+    const info = native().info(this.fd, 'program')
+    if (typeof info === 'number') throw failure(-info, 'BPF_OBJ_GET_INFO_BY_FD', `Asking about program ${this.name}`)
+    return info.tag
+  }
+
+  /** Links to a cgroup of the v2 hierarchy, by path or by a descriptor of its directory. */
+  attachCgroup(cgroup: string | number, options: { order?: CgroupOrder } = {}): Link {
+    const what = `Attaching program ${this.name} to cgroup ${cgroup}`
+    const target = typeof cgroup === 'number' ? cgroup : check(native().open(cgroup, 0), 'open', what)
+    try {
+      if (options.order === 'first') {
+        for (const [order, flag] of [
+          ['before', BPF_F_BEFORE],
+          ['preorder', BPF_F_PREORDER],
+        ] as const) {
+          const fd = native().linkCreate(this.fd, target, this.attachType, flag)
+          if (fd >= 0) return new Link(fd, `${this.name}@${cgroup}`, order)
+          // An older kernel does not know the flag: EINVAL. Anything else would fail without the flag too.
+          if (fd !== -EINVAL) throw failure(-fd, 'BPF_LINK_CREATE', what)
+        }
+      }
+      const fd = check(native().linkCreate(this.fd, target, this.attachType, 0), 'BPF_LINK_CREATE', what)
+      return new Link(fd, `${this.name}@${cgroup}`, 'append')
+    } finally {
+      if (typeof cgroup === 'string') closeFd(target)
+    }
+  }
+
+  /** Links to a network namespace, by path (/proc/1/ns/net, /run/netns/x) or descriptor: sk_lookup, flow dissector. */
+  attachNetns(netns: string | number): Link {
+    const what = `Attaching program ${this.name} to network namespace ${netns}`
+    const fd = withNetns(netns, (target) => native().linkCreate(this.fd, target, this.attachType, 0))
+    return new Link(check(fd, 'BPF_LINK_CREATE', what), `${this.name}@${netns}`, 'append')
+  }
+
+  /** Runs the program once (or `repeat` times) on the given input without attaching it: BPF_PROG_TEST_RUN. */
+  testRun(options: TestRunOptions = {}): TestRunResult {
+    const packet = options.data ?? null
+    const dataOut = packet === null ? null : new Uint8Array(options.dataOutSize ?? Math.max(packet.length, 256))
+    const context = options.context ?? null
+    // A syscall program's struct is written in place; the kernel refuses a separate room for it (EINVAL).
+    const separate = context !== null && this.type !== 'syscall' && this.type !== 'sk_lookup'
+    const contextIn = context === null ? null : Uint8Array.from(context)
+    const contextOut = separate ? new Uint8Array(context.length) : null
+    const repeat = options.repeat ?? (this.type === 'syscall' ? 0 : 1)
+    const run = native().testRun(this.fd, packet, dataOut, contextIn, contextOut, repeat)
+    check(run.result, 'BPF_PROG_TEST_RUN', `Running program ${this.name}`)
+    return {
+      returned: run.returned,
+      nanoseconds: run.nanoseconds,
+      data: dataOut?.subarray(0, run.dataSize) ?? new Uint8Array(),
+      context: contextOut?.subarray(0, run.ctxSize) ?? contextIn ?? new Uint8Array(),
+    }
+  }
+
+  /** Makes the program outlive the process, at a path on a bpffs whose directory exists. */
+  pin(path: string): void {
+    check(native().objPin(this.fd, path), 'BPF_OBJ_PIN', `Pinning program ${this.name} at ${path}`)
+  }
+
+  /** Closes a program that was opened by its pin; one that belongs to a module stays with it. */
+  close(): void {
+    if (this.#fd >= 0 && this.#owner === undefined) native().close(this.#fd)
+    this.#fd = -1
+  }
+}
+
+/** Opens a program by its pin. */
+export function openPinnedProgram(path: string): Program {
+  const fd = check(native().objGet(path), 'BPF_OBJ_GET', `Opening the pinned program ${path}`)
+  const info = native().info(fd, 'program')
+  if (typeof info === 'number') {
+    closeFd(fd)
+    throw failure(-info, 'BPF_OBJ_GET_INFO_BY_FD', `Asking about ${path}`)
+  }
+  const type = programTypes[info.type] ?? 'unspec'
+  // The kernel does not tell the expected attach type; sk_lookup and sock_ops have only one.
+  const attachType =
+    type === 'sk_lookup' ? attachTypes.sk_lookup : type === 'sock_ops' ? attachTypes.cgroup_sock_ops : 0
+  return new Program(fd, info.name, type, attachType)
+}
+
+/** What a link joins. */
+export interface LinkInfo {
+  readonly id: number
+  readonly programId: number
+  /** enum bpf_attach_type */
+  readonly attachType: number
+  /** Cgroup id, or inode of the network namespace; 0n once the target is gone. */
+  readonly target: bigint
+}
+
+/**
+ * An attachment. It ends with its last descriptor and pin: closing an unpinned link detaches, closing a pinned one does
+ * not. Links are never closed by garbage collection.
+ */
+export class Link {
+  readonly name: string
+  /** How the place among a cgroup's programs was got; `adopted` for links opened by path. */
+  readonly order: 'before' | 'preorder' | 'append' | 'adopted'
+  #fd: number
+
+  constructor(fd: number, name: string, order: Link['order']) {
+    this.#fd = fd
+    this.name = name
+    this.order = order
+  }
+
+  /** The descriptor; still owned by the link. */
+  get fd(): number {
+    if (this.#fd < 0) throw new BpfError('CLOSED', 0, '', `Link ${this.name} is closed`)
+    return this.#fd
+  }
+
+  /** Makes the attachment outlive the process, at a path on a bpffs whose directory exists. */
+  pin(path: string): void {
+    check(native().objPin(this.fd, path), 'BPF_OBJ_PIN', `Pinning link ${this.name} at ${path}`)
+  }
+
+  /** Replaces the program without a gap: each event sees the old or the new one. ENOLINK: the target is gone. */
+  update(program: Program): void {
+    const what = `Replacing the program of link ${this.name} by ${program.name}`
+    check(native().linkUpdate(this.fd, program.fd), 'BPF_LINK_UPDATE', what)
+  }
+
+  info(): LinkInfo {
+    const info = native().info(this.fd, 'link')
+    if (typeof info === 'number') throw failure(-info, 'BPF_OBJ_GET_INFO_BY_FD', `Asking about link ${this.name}`)
+    return { id: info.id, programId: info.programId, attachType: info.attachType, target: info.target }
+  }
+
+  /** Detaches now, whatever pins there are; those become defunct and can only be removed. */
+  detach(): void {
+    check(native().linkDetach(this.fd), 'BPF_LINK_DETACH', `Detaching link ${this.name}`)
+  }
+
+  /** Gives up this handle. Idempotent. */
+  close(): void {
+    if (this.#fd >= 0) closeFd(this.#fd)
+    this.#fd = -1
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+/** Adopts a link by its pin, as a restarted process does. */
+export function openPinnedLink(path: string): Link {
+  return new Link(check(native().objGet(path), 'BPF_OBJ_GET', `Opening the pinned link ${path}`), path, 'adopted')
+}
+
+/** True if the error says that no attachment is possible at all here for lack of rights. */
+export function isPermission(error: unknown): boolean {
+  return error instanceof BpfError && error.errno === EPERM
+}

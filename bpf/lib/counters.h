@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* One counter per outcome and per reason of a refusal. A refusal without a counter is a bug. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+/* Names in user space: agent/node/redirect/counters.ts, in this order. Append only: the map
+ * outlives the agent. */
+enum counter {
+	/* connect: outbound TCP of an enrolled pod, sent to the agent */
+	COUNT_REDIRECTED,
+	/* connect: loopback, own address, link-local: left alone */
+	COUNT_PASSED_LOCAL,
+	/* connect: the agent's own socket in a pod's namespace */
+	COUNT_PASSED_AGENT,
+	/* sk_lookup: handed to the outbound listener */
+	COUNT_CAPTURED,
+	/* sk_lookup: handed to the listener for port 15008 */
+	COUNT_TUNNELLED,
+	/* sk_lookup: handed to the listener that judges plaintext */
+	COUNT_JUDGED,
+	/* sk_lookup: the agent's own connection, to the app */
+	COUNT_DELIVERED,
+	/* sk_lookup: the pod talks to itself */
+	COUNT_SELF,
+	/* connect: no memory to note the destination */
+	COUNT_DROP_NO_MEMORY,
+	/* sockops: the flow could not be filed, sk_lookup will not find it */
+	COUNT_DROP_FLOW_NOT_FILED,
+	/* sockops: no memory to note the destination on the accepted socket; the agent refuses it
+	 */
+	COUNT_DROP_NOTE_LOST,
+	/* sk_lookup: no listener, the agent is away */
+	COUNT_DROP_NO_OUTBOUND_LISTENER,
+	COUNT_DROP_NO_HBONE_LISTENER,
+	COUNT_DROP_NO_PLAINTEXT_LISTENER,
+	/* sk_lookup: plaintext is refused here (STRICT) */
+	COUNT_DROP_PLAINTEXT_REFUSED,
+	/* sk_lookup: somebody in the pod dialled one of the agent's listeners */
+	COUNT_DROP_LISTENER_DIALLED,
+	/* sk_lookup: the namespace has the program but no entry in pods */
+	COUNT_DROP_UNKNOWN_NAMESPACE,
+	/* sk_lookup: the kernel refused the listener */
+	COUNT_DROP_ASSIGN_FAILED,
+	COUNTERS,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	/* Room for counters of later versions: a pinned map cannot grow. */
+	__uint(max_entries, 128);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} ambit_counters SEC(".maps");
+
+static __always_inline void count(enum counter counter)
+{
+	__u32 key = counter;
+	__u64 *value = bpf_map_lookup_elem(&ambit_counters, &key);
+
+	if (value)
+		*value += 1;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What getpeername() and accept() answer, and whether a connecting socket's note is filed: no maps
+ * and no hook. */
+#pragma once
+
+#include "notes.h"
+
+/* The socket's true peer as the kernel has it, and the note on the socket. */
+struct peer_facts {
+	struct address peer;
+	__u16 port;
+	/* Family of the socket: an AF_INET one cannot show an IPv6 peer. */
+	__u16 family;
+	__u32 padding;
+	struct note note;
+};
+
+/* True if the note's address is the answer. */
+static __always_inline int answer_is_note(const struct peer_facts *facts)
+{
+	if (facts->family == AF_INET && !address_is_v4(&facts->note.address))
+		return 0;
+	if (facts->note.kind == NOTE_CLIENT)
+		return 1;
+	/* connect(AF_UNSPEC) runs no hook and leaves the note behind: it is believed only while the
+	 * socket is captured. */
+	return facts->note.kind == NOTE_DIALLED && is_capture_address(&facts->peer, facts->port);
+}
+
+/* True if the connection that is about to be made carries its note to the other side. */
+static __always_inline int note_travels(const struct peer_facts *facts)
+{
+	if (facts->note.kind == NOTE_ON_BEHALF)
+		return 1;
+	return facts->note.kind == NOTE_DIALLED && is_capture_address(&facts->peer, facts->port);
+}
+
+/* What a note becomes on the accepted socket. */
+static __always_inline __u16 kind_when_accepted(__u16 kind)
+{
+	return kind == NOTE_DIALLED ? NOTE_CAPTURED : NOTE_CLIENT;
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+/* sk_lookup, one copy per enrolled namespace: who gets a new connection. The hook does not know its
+ * namespace, so each copy is loaded with the namespace's cookie as a constant; the maps are shared.
+ */
+#include "lib/counters.h"
+#include "lib/decide_lookup.h"
+#include "lib/listeners.h"
+
+/* Set before load; 0 finds no pod and refuses everything. */
+const volatile __u64 netns_cookie = 0;
+
+static __always_inline void facts_of(struct bpf_sk_lookup *ctx, struct lookup_facts *facts)
+{
+	__u32 family = READ(ctx->family);
+
+	address_of_family(&facts->remote, family, READ(ctx->remote_ip4), READ(ctx->remote_ip6[0]),
+			  READ(ctx->remote_ip6[1]), READ(ctx->remote_ip6[2]),
+			  READ(ctx->remote_ip6[3]));
+	address_of_family(&facts->local, family, READ(ctx->local_ip4), READ(ctx->local_ip6[0]),
+			  READ(ctx->local_ip6[1]), READ(ctx->local_ip6[2]),
+			  READ(ctx->local_ip6[3]));
+	facts->local_port = ctx->local_port;
+}
+
+static __always_inline int assign(struct bpf_sk_lookup *ctx, enum listener_kind kind,
+				  enum counter assigned, enum counter missing)
+{
+	struct listener_key key = {.cookie = netns_cookie, .kind = kind};
+	struct bpf_sock *listener = bpf_map_lookup_elem(&ambit_listeners, &key);
+	long error;
+
+	if (!listener) {
+		/* The agent is away: nothing passes around it. */
+		count(missing);
+		return SK_DROP;
+	}
+	error = bpf_sk_assign(ctx, listener, 0);
+	bpf_sk_release(listener);
+	if (error) {
+		count(COUNT_DROP_ASSIGN_FAILED);
+		return SK_DROP;
+	}
+	count(assigned);
+	return SK_PASS;
+}
+
+SEC("sk_lookup")
+int ambit_lookup(struct bpf_sk_lookup *ctx)
+{
+	struct lookup_facts facts = {};
+	struct flow_key key = {};
+	__u64 cookie = netns_cookie;
+	struct note *flow;
+	struct pod *pod;
+
+	if (ctx->protocol != IPPROTO_TCP)
+		return SK_PASS;
+	facts_of(ctx, &facts);
+	key.cookie = cookie;
+	key.source = facts.remote;
+	key.destination = facts.local;
+	key.source_port = bpf_ntohs(ctx->remote_port);
+	key.destination_port = facts.local_port;
+	flow = bpf_map_lookup_elem(&ambit_flows, &key);
+	if (flow)
+		facts.flow = flow->kind;
+	pod = bpf_map_lookup_elem(&ambit_pods, &cookie);
+	if (pod)
+		facts.pod = *pod;
+	facts.remote_is_own = is_own_address(cookie, &facts.remote);
+
+	switch (decide_lookup(&facts)) {
+	case LOOKUP_PASS:
+		return SK_PASS;
+	case LOOKUP_DELIVER:
+		count(COUNT_DELIVERED);
+		return SK_PASS;
+	case LOOKUP_SELF:
+		count(COUNT_SELF);
+		return SK_PASS;
+	case LOOKUP_OUTBOUND:
+		return assign(ctx, LISTENER_OUTBOUND, COUNT_CAPTURED,
+			      COUNT_DROP_NO_OUTBOUND_LISTENER);
+	case LOOKUP_HBONE:
+		return assign(ctx, LISTENER_HBONE, COUNT_TUNNELLED, COUNT_DROP_NO_HBONE_LISTENER);
+	case LOOKUP_PLAINTEXT:
+		return assign(ctx, LISTENER_PLAINTEXT, COUNT_JUDGED,
+			      COUNT_DROP_NO_PLAINTEXT_LISTENER);
+	case LOOKUP_REFUSE_PLAINTEXT:
+		count(COUNT_DROP_PLAINTEXT_REFUSED);
+		return SK_DROP;
+	case LOOKUP_REFUSE_DIALLED:
+		count(COUNT_DROP_LISTENER_DIALLED);
+		return SK_DROP;
+	case LOOKUP_REFUSE_UNKNOWN:
+		break;
+	}
+	count(COUNT_DROP_UNKNOWN_NAMESPACE);
+	return SK_DROP;
+}
+
+char LICENSE[] SEC("license") = "GPL";

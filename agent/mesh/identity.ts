@@ -35,7 +35,10 @@ export function parseIdentity(uri: string): Identity {
     !SEGMENT.test(namespace) ||
     !SEGMENT.test(serviceAccount)
   ) {
-    throw new AmbitError('IDENTITY_INVALID', `'${uri}' is not an identity of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>.`)
+    throw new AmbitError(
+      'IDENTITY_INVALID',
+      `'${uri}' is not an identity of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>.`,
+    )
   }
   return { trustDomain, namespace, serviceAccount }
 }

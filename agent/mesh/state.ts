@@ -21,6 +21,12 @@ export interface MeshView {
   /** Key `namespace/name`. */
   policy(key: string): Policy | undefined
   policies(): Iterable<Policy>
+  /** Policies of the whole mesh that select by no label and no target. */
+  globalPolicies(): readonly Policy[]
+  /** Policies of one namespace that select by no label and no target. */
+  namespacePolicies(namespace: string): readonly Policy[]
+  /** Grows with every change, so that what was compiled from the state knows when it is stale. */
+  readonly version: number
   /** The consumer's own route, else the one for everyone; HTTPRoute before VirtualService. */
   route(serviceKey: string, consumerNamespace: string): Route | undefined
   upstream(serviceKey: string, consumerNamespace: string): Upstream | undefined
@@ -31,8 +37,7 @@ export interface MeshView {
 const NONE: readonly never[] = []
 
 export class MeshState implements MeshView {
-  settings: MeshSettings = defaultSettings
-  /** Grows with every change, so that compiled tables know when they are stale. */
+  #settings: MeshSettings = defaultSettings
   version = 0
   readonly #workloads = new Map<string, Workload>()
   readonly #byAddress = new Map<string, Workload>()
@@ -41,8 +46,19 @@ export class MeshState implements MeshView {
   readonly #endpoints = new Map<string, Map<string, Workload>>()
   readonly #endpointLists = new Map<string, readonly Workload[]>()
   readonly #policies = new Map<string, Policy>()
+  /** By namespace for `namespace` scope, '' for `global`. */
+  readonly #policiesByScope = new Map<string, readonly Policy[]>()
   readonly #routes = new Map<string, Route>()
   readonly #upstreams = new Map<string, Upstream>()
+
+  get settings(): MeshSettings {
+    return this.#settings
+  }
+
+  set settings(settings: MeshSettings) {
+    this.#settings = settings
+    this.version++
+  }
 
   workload(uid: string): Workload | undefined {
     return this.#workloads.get(uid)
@@ -83,6 +99,14 @@ export class MeshState implements MeshView {
 
   policies(): Iterable<Policy> {
     return this.#policies.values()
+  }
+
+  globalPolicies(): readonly Policy[] {
+    return this.#policiesByScope.get('') ?? NONE
+  }
+
+  namespacePolicies(namespace: string): readonly Policy[] {
+    return this.#policiesByScope.get(namespace) ?? NONE
   }
 
   routes(): Iterable<Route> {
@@ -169,12 +193,27 @@ export class MeshState implements MeshView {
   }
 
   setPolicy(policy: Policy): void {
+    const key = `${policy.namespace}/${policy.name}`
+    this.removePolicy(key)
     this.version++
-    this.#policies.set(`${policy.namespace}/${policy.name}`, policy)
+    this.#policies.set(key, policy)
+    const scope = scopeKey(policy)
+    if (scope === undefined) return
+    // In a stable order, so that the policy named as the decider does not depend on the order of arrival.
+    const list = [...(this.#policiesByScope.get(scope) ?? []), policy].sort((a, b) => (a.name < b.name ? -1 : 1))
+    this.#policiesByScope.set(scope, list)
   }
 
   removePolicy(key: string): void {
-    if (this.#policies.delete(key)) this.version++
+    const old = this.#policies.get(key)
+    if (!old) return
+    this.version++
+    this.#policies.delete(key)
+    const scope = scopeKey(old)
+    if (scope === undefined) return
+    const left = (this.#policiesByScope.get(scope) ?? []).filter((other) => other !== old)
+    if (left.length > 0) this.#policiesByScope.set(scope, left)
+    else this.#policiesByScope.delete(scope)
   }
 
   setRoute(route: Route): void {
@@ -194,6 +233,10 @@ export class MeshState implements MeshView {
   removeUpstream(key: string): void {
     if (this.#upstreams.delete(key)) this.version++
   }
+}
+
+function scopeKey(policy: Policy): string | undefined {
+  return policy.scope === 'global' ? '' : policy.scope === 'namespace' ? policy.namespace : undefined
 }
 
 /** `dialect/namespace/hostname/consumer`: the name of a route on the wire. */

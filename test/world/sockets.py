@@ -1,0 +1,143 @@
+"""Makes system calls on sockets as told, one JSON object a line each way: the independent peer of the kernel tests.
+
+Each answer has what the call gave, or {"error": "ECONNREFUSED"}. A call waits at most `timeout` seconds (ETIMEDOUT here).
+"""
+import errno
+import json
+import socket
+import sys
+
+sockets = {}
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+MSG_FASTOPEN = 0x20000000
+
+
+def keep(sock):
+    sockets[sock.fileno()] = sock
+    return {"socket": sock.fileno()}
+
+
+def name(address):
+    return {"address": address[0], "port": address[1]}
+
+
+def make(ask):
+    protocol = 262 if ask.get("mptcp") else 0
+    kind = socket.SOCK_DGRAM if ask.get("udp") else socket.SOCK_STREAM
+    sock = socket.socket(FAMILY[ask.get("family", 4)], kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if ask.get("family") == 6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if ask.get("only") else 0)
+    sock.settimeout(ask.get("timeout", 3))
+    if "bind" in ask or "source" in ask:
+        default = "::" if ask.get("family") == 6 else "0.0.0.0"
+        sock.bind((ask.get("bind", default), ask.get("source", 0)))
+    return sock
+
+
+def connect(ask):
+    sock = make(ask) if "socket" not in ask else sockets[ask["socket"]]
+    try:
+        if ask.get("fastopen"):
+            sock.sendto(ask["fastopen"].encode(), MSG_FASTOPEN, (ask["to"], ask["port"]))
+        else:
+            sock.connect((ask["to"], ask["port"]))
+    except OSError:
+        if "socket" not in ask:
+            sock.close()
+        raise
+    return keep(sock)
+
+
+def connect_async(ask):
+    """A non-blocking connect, finished by `finish`."""
+    sock = make(ask)
+    sock.setblocking(False)
+    code = sock.connect_ex((ask["to"], ask["port"]))
+    if code not in (0, errno.EINPROGRESS):
+        sock.close()
+        raise OSError(code, "connect")
+    return keep(sock)
+
+
+def finish(ask):
+    import select
+
+    sock = sockets[ask["socket"]]
+    _, writable, _ = select.select([], [sock], [], 3)
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if writable else errno.ETIMEDOUT
+    if code:
+        raise OSError(code, "connect")
+    sock.settimeout(3)
+    return {}
+
+
+def disconnect(ask):
+    """connect(AF_UNSPEC): the socket forgets its peer."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.connect(ask["socket"], b"\0" * 16, 16) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, "connect")
+    return {}
+
+
+def listen(ask):
+    sock = make(ask)
+    sock.listen(64)
+    return {**keep(sock), **name(sock.getsockname())}
+
+
+def accept(ask):
+    sock, address = sockets[ask["socket"]].accept()
+    sock.settimeout(3)
+    return {**keep(sock), **name(address)}
+
+
+def receive(ask):
+    sock = sockets[ask["socket"]]
+    if ask.get("udp"):
+        data, address = sock.recvfrom(65536)
+        return {"data": data.decode(), **name(address)}
+    return {"data": sock.recv(65536).decode()}
+
+
+def send(ask):
+    sock = sockets[ask["socket"]]
+    if "to" in ask:
+        sock.sendto(ask["data"].encode(), (ask["to"], ask["port"]))
+    else:
+        sock.sendall(ask["data"].encode())
+    return {}
+
+
+def close(ask):
+    sockets.pop(ask["socket"]).close()
+    return {}
+
+
+OPS = {
+    "socket": lambda ask: keep(make(ask)),
+    "connect": connect,
+    "connect_async": connect_async,
+    "finish": finish,
+    "disconnect": disconnect,
+    "listen": listen,
+    "accept": accept,
+    "receive": receive,
+    "send": send,
+    "close": close,
+    "peer": lambda ask: name(sockets[ask["socket"]].getpeername()),
+    "name": lambda ask: name(sockets[ask["socket"]].getsockname()),
+}
+
+for line in sys.stdin:
+    ask = json.loads(line)
+    try:
+        answer = OPS[ask["op"]](ask)
+    except socket.timeout:
+        answer = {"error": "ETIMEDOUT"}
+    except OSError as error:
+        answer = {"error": errno.errorcode.get(error.errno, str(error))}
+    print(json.dumps(answer), flush=True)

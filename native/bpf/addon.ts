@@ -128,7 +128,7 @@ export interface Native {
   mountBpffs(path: string): number
   cgroupId(path: string): bigint | number
   netnsCookie(netns: number): bigint | number
-  socketIn(options: NativeSocketOptions): number
+  socketIn(options: NativeSocketOptions): number | { errno: number; syscall: string }
   socketCookie(fd: number): bigint | number
   socketName(fd: number, peer: boolean): Uint8Array | number
   socketPair(): [number, number] | number

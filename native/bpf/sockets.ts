@@ -52,7 +52,8 @@ export function socketIn(netns: string | number, options: SocketInOptions): numb
     }),
   )
   const where = options.bind === undefined ? '' : ` at ${formatAddress(options.bind.address, options.bind.port ?? 0)}`
-  return check(result, 'socket', `Making a socket in network namespace ${netns}${where}`)
+  if (typeof result === 'number') return result
+  throw failure(result.errno, result.syscall, `Making a socket in network namespace ${netns}${where}`)
 }
 
 /** Opens a network namespace by path; the descriptor keeps it alive. Close it with closeFd. */

@@ -1,0 +1,26 @@
+# The addon of native/bpf (libbpf-ts). Built by native/build.sh, offline, against the headers of the pinned Node.
+{
+  "targets": [
+    {
+      "target_name": "ambit_bpf",
+      "sources": [
+        "native/bpf/src/addon.cc",
+        "native/bpf/src/kernel.cc",
+        "native/bpf/src/netns_thread.cc",
+        "native/bpf/src/object.cc",
+        "native/bpf/src/ring.cc",
+        "native/bpf/src/sockets.cc",
+      ],
+      "include_dirs": ["<!@(node -p \"require('node-addon-api').include_dir\")"],
+      "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_DISABLE_DEPRECATED", "NAPI_CPP_EXCEPTIONS"],
+      "cflags!": ["-fno-exceptions"],
+      "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],
+      "cflags_cc": [
+        "-std=c++20", "-fexceptions", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter",
+        "-Wno-missing-field-initializers", "-O2", "<!@(pkg-config --cflags libbpf)",
+      ],
+      "libraries": ["<!@(pkg-config --libs libbpf)"],
+      "ldflags": ["-Wl,-z,now"],
+    }
+  ]
+}

@@ -1,0 +1,182 @@
+// bpf(2): maps, pins, links, information, test runs and probes. One function per command, nothing decided here.
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/bpf.h>
+
+#include <cstring>
+#include <string>
+
+#include "instance.h"
+
+namespace ambit_bpf {
+namespace {
+
+Napi::Value PossibleCpus(const Napi::CallbackInfo& info) { return Direct(info.Env(), libbpf_num_possible_cpus()); }
+
+Napi::Value MapCreate(const Napi::CallbackInfo& info) {
+  LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = Uint(info, 5));
+  std::string name = info[1].As<Napi::String>().Utf8Value();
+  return Direct(info.Env(), bpf_map_create(static_cast<bpf_map_type>(Int(info, 0)), name.c_str(), Uint(info, 2),
+                                           Uint(info, 3), Uint(info, 4), &options));
+}
+
+Napi::Value MapLookup(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), bpf_map_lookup_elem(Int(info, 0), Bytes(info, 1), Bytes(info, 2)));
+}
+
+Napi::Value MapTake(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), bpf_map_lookup_and_delete_elem(Int(info, 0), Bytes(info, 1), Bytes(info, 2)));
+}
+
+Napi::Value MapUpdate(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), bpf_map_update_elem(Int(info, 0), Bytes(info, 1), Bytes(info, 2), Uint(info, 3)));
+}
+
+Napi::Value MapDelete(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), bpf_map_delete_elem(Int(info, 0), Bytes(info, 1)));
+}
+
+Napi::Value MapNextKey(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), bpf_map_get_next_key(Int(info, 0), Bytes(info, 1), Bytes(info, 2)));
+}
+
+Napi::Value ObjPin(const Napi::CallbackInfo& info) {
+  std::string path = info[1].As<Napi::String>().Utf8Value();
+  return Direct(info.Env(), bpf_obj_pin(Int(info, 0), path.c_str()));
+}
+
+Napi::Value ObjGet(const Napi::CallbackInfo& info) {
+  std::string path = info[0].As<Napi::String>().Utf8Value();
+  return Direct(info.Env(), bpf_obj_get(path.c_str()));
+}
+
+Napi::Value LinkCreate(const Napi::CallbackInfo& info) {
+  // With BPF_F_BEFORE and no relative program the kernel puts the link before all others of the cgroup.
+  LIBBPF_OPTS(bpf_link_create_opts, options, .flags = Uint(info, 3));
+  return Direct(info.Env(),
+                bpf_link_create(Int(info, 0), Int(info, 1), static_cast<bpf_attach_type>(Int(info, 2)), &options));
+}
+
+Napi::Value LinkUpdate(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), bpf_link_update(Int(info, 0), Int(info, 1), nullptr));
+}
+
+Napi::Value LinkDetach(const Napi::CallbackInfo& info) { return Direct(info.Env(), bpf_link_detach(Int(info, 0))); }
+
+void Put(Napi::Object& out, const char* name, uint32_t value) { out[name] = Napi::Number::New(out.Env(), value); }
+
+Napi::Value Info(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  int fd = Int(info, 0);
+  std::string kind = info[1].As<Napi::String>().Utf8Value();
+  Napi::Object out = Napi::Object::New(env);
+  for (const char* name : {"keySize", "valueSize", "maxEntries", "flags", "programId", "attachType"}) Put(out, name, 0);
+  out["name"] = Napi::String::New(env, "");
+  out["tag"] = Napi::String::New(env, "");
+  out["target"] = Napi::BigInt::New(env, uint64_t{0});
+  if (kind == "map") {
+    bpf_map_info map = {};
+    uint32_t size = sizeof(map);
+    int result = bpf_obj_get_info_by_fd(fd, &map, &size);
+    if (result < 0) return Direct(env, result);
+    Put(out, "type", map.type);
+    Put(out, "id", map.id);
+    out["name"] = Napi::String::New(env, map.name);
+    Put(out, "keySize", map.key_size);
+    Put(out, "valueSize", map.value_size);
+    Put(out, "maxEntries", map.max_entries);
+    Put(out, "flags", map.map_flags);
+  } else if (kind == "program") {
+    bpf_prog_info program = {};
+    uint32_t size = sizeof(program);
+    int result = bpf_obj_get_info_by_fd(fd, &program, &size);
+    if (result < 0) return Direct(env, result);
+    char tag[2 * BPF_TAG_SIZE + 1];
+    for (int i = 0; i < BPF_TAG_SIZE; i++) snprintf(tag + 2 * i, 3, "%02x", program.tag[i]);
+    Put(out, "type", program.type);
+    Put(out, "id", program.id);
+    out["name"] = Napi::String::New(env, program.name);
+    out["tag"] = Napi::String::New(env, tag);
+  } else {
+    bpf_link_info link = {};
+    uint32_t size = sizeof(link);
+    int result = bpf_obj_get_info_by_fd(fd, &link, &size);
+    if (result < 0) return Direct(env, result);
+    Put(out, "type", link.type);
+    Put(out, "id", link.id);
+    Put(out, "programId", link.prog_id);
+    if (link.type == BPF_LINK_TYPE_CGROUP) {
+      Put(out, "attachType", link.cgroup.attach_type);
+      out["target"] = Napi::BigInt::New(env, static_cast<uint64_t>(link.cgroup.cgroup_id));
+    } else if (link.type == BPF_LINK_TYPE_NETNS) {
+      Put(out, "attachType", link.netns.attach_type);
+      out["target"] = Napi::BigInt::New(env, static_cast<uint64_t>(link.netns.netns_ino));
+    }
+  }
+  return out;
+}
+
+Napi::Value TestRun(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = Bytes(info, 1), .data_out = Bytes(info, 2),
+              .data_size_in = static_cast<uint32_t>(Length(info, 1)),
+              .data_size_out = static_cast<uint32_t>(Length(info, 2)), .ctx_in = Bytes(info, 3),
+              .ctx_out = Bytes(info, 4), .ctx_size_in = static_cast<uint32_t>(Length(info, 3)),
+              .ctx_size_out = static_cast<uint32_t>(Length(info, 4)), .repeat = Int(info, 5));
+  int result = bpf_prog_test_run_opts(Int(info, 0), &options);
+  Napi::Object out = Napi::Object::New(env);
+  out["result"] = Napi::Number::New(env, result);
+  out["returned"] = Napi::Number::New(env, options.retval);
+  out["nanoseconds"] = Napi::Number::New(env, options.duration);
+  out["dataSize"] = Napi::Number::New(env, options.data_size_out);
+  out["ctxSize"] = Napi::Number::New(env, options.ctx_size_out);
+  return out;
+}
+
+Napi::Value ProbeProgram(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), libbpf_probe_bpf_prog_type(static_cast<bpf_prog_type>(Int(info, 0)), nullptr));
+}
+
+Napi::Value ProbeMap(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), libbpf_probe_bpf_map_type(static_cast<bpf_map_type>(Int(info, 0)), nullptr));
+}
+
+Napi::Value ProbeHelper(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), libbpf_probe_bpf_helper(static_cast<bpf_prog_type>(Int(info, 0)),
+                                                    static_cast<bpf_func_id>(Int(info, 1)), nullptr));
+}
+
+// A program of two instructions (return 1), for probing what it can be attached to.
+Napi::Value LoadBare(const Napi::CallbackInfo& info) {
+  bpf_insn code[2] = {};
+  code[0].code = BPF_ALU64 | BPF_MOV | BPF_K;
+  code[0].imm = 1;
+  code[1].code = BPF_JMP | BPF_EXIT;
+  LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = static_cast<bpf_attach_type>(Int(info, 1)));
+  return Direct(info.Env(), bpf_prog_load(static_cast<bpf_prog_type>(Int(info, 0)), "probe", "GPL", code, 2, &options));
+}
+
+}  // namespace
+
+void DefineKernel(Napi::Env env, Napi::Object exports) {
+  exports["possibleCpus"] = Napi::Function::New(env, PossibleCpus);
+  exports["mapCreate"] = Napi::Function::New(env, MapCreate);
+  exports["mapLookup"] = Napi::Function::New(env, MapLookup);
+  exports["mapTake"] = Napi::Function::New(env, MapTake);
+  exports["mapUpdate"] = Napi::Function::New(env, MapUpdate);
+  exports["mapDelete"] = Napi::Function::New(env, MapDelete);
+  exports["mapNextKey"] = Napi::Function::New(env, MapNextKey);
+  exports["objPin"] = Napi::Function::New(env, ObjPin);
+  exports["objGet"] = Napi::Function::New(env, ObjGet);
+  exports["linkCreate"] = Napi::Function::New(env, LinkCreate);
+  exports["linkUpdate"] = Napi::Function::New(env, LinkUpdate);
+  exports["linkDetach"] = Napi::Function::New(env, LinkDetach);
+  exports["info"] = Napi::Function::New(env, Info);
+  exports["testRun"] = Napi::Function::New(env, TestRun);
+  exports["probeProgram"] = Napi::Function::New(env, ProbeProgram);
+  exports["probeMap"] = Napi::Function::New(env, ProbeMap);
+  exports["probeHelper"] = Napi::Function::New(env, ProbeHelper);
+  exports["loadBare"] = Napi::Function::New(env, LoadBare);
+}
+
+}  // namespace ambit_bpf

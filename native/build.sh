@@ -1,0 +1,54 @@
+#!/bin/sh
+# Builds the addon of native/bpf into build/Release/ambit_bpf.node, offline, with the pinned Node's headers. Does nothing
+# when the sources, the Node and libbpf are those of the last build. What is missing on the machine it names.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+node="$root/agent/bin/node"
+case "$(uname -m)" in
+x86_64) arch=x64 ;;
+aarch64) arch=arm64 ;;
+*)
+	echo "native/build.sh: no pinned Node for $(uname -m)" >&2
+	exit 1
+	;;
+esac
+nodedir="$root/node_modules/node-linux-$arch"
+[ -d "$nodedir/include/node" ] || {
+	echo "native/build.sh: $nodedir is missing; run npm ci" >&2
+	exit 1
+}
+missing=
+for tool in g++ make python3 pkg-config; do command -v "$tool" >/dev/null || missing="$missing $tool"; done
+command -v pkg-config >/dev/null && { pkg-config --exists libbpf || missing="$missing libbpf-dev"; }
+[ -z "$missing" ] || {
+	echo "native/build.sh: missing:$missing (apt-get install build-essential python3 pkg-config libbpf-dev)" >&2
+	exit 1
+}
+stamp=build/ambit_bpf.stamp
+want=$( (
+	cat binding.gyp native/bpf/src/* node_modules/node-addon-api/package.json "$nodedir/package.json"
+	pkg-config --modversion libbpf
+) | sha256sum)
+if [ -f build/Release/ambit_bpf.node ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
+
+# Two builds at once (two test runs) would write the same files.
+mkdir -p build
+exec 9>build/.lock
+flock 9
+if [ -f build/Release/ambit_bpf.node ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
+echo "native/build.sh: building the addon" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# Not `rebuild`: it would remove build/ with the lock inside. The pinned Node answers the `node -p` in binding.gyp.
+if ! {
+	PATH="$(dirname "$nodedir/bin/node"):$PATH" "$node" node_modules/node-gyp/bin/node-gyp.js configure \
+		--nodedir="$nodedir" --loglevel=warn &&
+		PATH="$(dirname "$nodedir/bin/node"):$PATH" "$node" node_modules/node-gyp/bin/node-gyp.js build \
+			--nodedir="$nodedir" --loglevel=warn --jobs="$(nproc)"
+} >"$log" 2>&1; then
+	cat "$log" >&2
+	exit 1
+fi
+grep -E 'warning:' "$log" >&2 || true
+printf '%s\n' "$want" >"$stamp"

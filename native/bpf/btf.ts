@@ -1,6 +1,6 @@
 // BTF, the type information inside a BPF object (Documentation/bpf/btf.rst of the kernel): types, sizes, offsets, map
 // definitions, global variables. Must not live here: codecs (dynamic.ts, gen.ts).
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { BpfError } from './errors.ts'
 import { cString, parseElf, type ElfFile } from './elf.ts'
 import { mapTypes, type MapType } from './kinds.ts'
@@ -43,6 +43,8 @@ export type BtfType =
   | { readonly kind: 'typedef'; readonly name: string; readonly type: number }
   | { readonly kind: 'const' | 'volatile' | 'restrict' | 'type_tag'; readonly type: number }
   | { readonly kind: 'var'; readonly name: string; readonly type: number }
+  | { readonly kind: 'func'; readonly name: string; readonly type: number }
+  | { readonly kind: 'func_proto'; readonly parameters: readonly number[] }
   | {
       readonly kind: 'datasec'
       readonly name: string
@@ -70,20 +72,6 @@ export interface BtfMap {
   readonly valueSize: number
 }
 
-const structural = [
-  'void',
-  'int',
-  'ptr',
-  'array',
-  'struct',
-  'union',
-  'enum',
-  'fwd',
-  'typedef',
-  'volatile',
-  'const',
-] as const
-
 /** The types of one object file. Type ids are indices, 0 is void. */
 export class Btf {
   readonly types: readonly BtfType[]
@@ -91,13 +79,17 @@ export class Btf {
   readonly maps: readonly BtfMap[]
   /** Entry functions, that is global functions outside .text. */
   readonly programs: readonly string[]
+  /** Entry functions of a SEC("syscall"), whose parameter is a struct of the object's own. */
+  readonly syscalls: readonly string[]
 
   constructor(types: readonly BtfType[], elf: ElfFile, path: string) {
     this.types = types
-    this.programs = elf.symbols
+    const entries = elf.symbols
       .filter((symbol) => symbol.type === 2 && symbol.binding !== 0)
-      .filter((symbol) => isProgramSection(elf.sections[symbol.section]?.name ?? '.text'))
-      .map((symbol) => symbol.name)
+      .map((symbol) => ({ name: symbol.name, section: elf.sections[symbol.section]?.name ?? '.text' }))
+      .filter(({ section }) => isProgramSection(section))
+    this.programs = entries.map(({ name }) => name)
+    this.syscalls = entries.filter(({ section }) => section.startsWith('syscall')).map(({ name }) => name)
     this.variables = this.#findVariables(elf)
     this.maps = this.#findMaps(path)
   }
@@ -132,14 +124,31 @@ export class Btf {
     return 'size' in type ? type.size : 0
   }
 
+  /** Members with those of anonymous structs and unions lifted up, as C reads them. */
+  flatMembers(id: number): BtfMember[] {
+    const type = this.resolve(id)
+    if (type.kind !== 'struct' && type.kind !== 'union') return []
+    return type.members.flatMap((member) =>
+      member.name === ''
+        ? this.flatMembers(member.type).map((inner) => ({ ...inner, bitOffset: inner.bitOffset + member.bitOffset }))
+        : [member],
+    )
+  }
+
+  /** The struct that a pointer (or a variable, or a function's first parameter) points to, by its type id. */
+  pointee(id: number): number | undefined {
+    const pointer = this.resolve(id)
+    if (pointer.kind !== 'ptr') return undefined
+    const target = this.resolve(pointer.type)
+    return target.kind === 'struct' || target.kind === 'union' ? pointer.type : undefined
+  }
+
   /** A struct or union by its tag, or a typedef of an anonymous one by its name. */
-  struct(name: string): Extract<BtfType, { kind: 'struct' | 'union' }> | undefined {
-    for (const type of this.types) {
-      if ((type.kind === 'struct' || type.kind === 'union') && type.name === name) return type
-      if (type.kind === 'typedef' && type.name === name) {
-        const target = this.resolve(type.type)
-        if (target.kind === 'struct' || target.kind === 'union') return target
-      }
+  struct(name: string): { readonly id: number; readonly size: number } | undefined {
+    for (const [id, type] of this.types.entries()) {
+      if (!('name' in type) || type.name !== name) continue
+      const target = this.resolve(id)
+      if (target.kind === 'struct' || target.kind === 'union') return { id, size: target.size }
     }
     return undefined
   }
@@ -199,6 +208,7 @@ export class Btf {
 
 /** Reads the BTF of an object file. Throws BpfError BAD_ELF (also if it was compiled without -g). */
 export function readBtf(path: string): Btf {
+  if (!existsSync(path)) throw new BpfError('ENOENT', 2, 'open', `There is no object file ${path}`, 'Run bpf/build.sh')
   const file = readFileSync(path)
   const elf = parseElf(file, path)
   const section = elf.sections.find((candidate) => candidate.name === '.BTF')
@@ -296,9 +306,11 @@ function parseTypes(data: Uint8Array, little: boolean, path: string): BtfType[] 
           types.push({ kind: qualifier, type: sizeOrType })
           break
         }
-        case 13: // FUNC_PROTO: name and type per parameter
-          list(8, () => undefined)
-          types.push({ kind: 'other', name })
+        case 13:
+          types.push({ kind: 'func_proto', parameters: list(8, (m) => u32(m + 4)) })
+          break
+        case 12:
+          types.push({ kind: 'func', name, type: sizeOrType })
           break
         case 14:
           at = body + 4
@@ -317,11 +329,10 @@ function parseTypes(data: Uint8Array, little: boolean, path: string): BtfType[] 
           types.push({ kind: 'other', name })
           break
         case 7: // FWD
-        case 12: // FUNC
           types.push({ kind: 'other', name })
           break
         default:
-          throw bad(`kind ${structural[kind] ?? kind} of type ${types.length} is unknown`)
+          throw bad(`kind ${kind} of type ${types.length} is unknown`)
       }
     }
     return types

@@ -92,6 +92,9 @@ export const be64: Codec<bigint> = {
   write: (view, offset, value) => view.setBigUint64(offset, value, false),
 }
 
+/** Nothing at all: keys and values of ring buffers. */
+export const none: Codec<undefined> = { size: 0, read: () => undefined, write: () => undefined }
+
 /** Plain bytes, as in `__u8 address[16]`; reading copies. Writing fewer bytes leaves zeros after them; more throws. */
 export function bytes(size: number): Codec<Uint8Array> {
   return {

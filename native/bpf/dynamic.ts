@@ -71,7 +71,8 @@ export function codecOf(btf: Btf, id: number): Codec<unknown> {
   if (type.kind !== 'struct' && type.kind !== 'union') {
     throw new BpfError('LAYOUT', 0, '', `A BTF type of kind ${type.kind} has no codec`)
   }
-  const fields = type.members
+  const fields = btf
+    .flatMembers(id)
     .filter((member) => !isPadding(member))
     .map((member) => {
       assertMember(type.name, member)

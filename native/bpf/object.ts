@@ -312,8 +312,9 @@ function assertLayout(btf: Btf, schema: ObjectSchema, path: string): void {
     const struct = btf.struct(name)
     if (struct === undefined) throw differs(`it has no struct ${name}`)
     if (struct.size !== layout.size) throw differs(`struct ${name} has ${struct.size} bytes, not ${layout.size}`)
+    const members = btf.flatMembers(struct.id)
     for (const [member, offset] of Object.entries(layout.members)) {
-      const found = struct.members.find((candidate) => candidate.name === member)
+      const found = members.find((candidate) => candidate.name === member)
       if (found?.bitOffset !== offset * 8) throw differs(`${name}.${member} is not at ${offset}`)
     }
   }

@@ -27,6 +27,8 @@ export interface Redirect {
   enroll(pod: PodHandle): Promise<PodListeners>
   /** Takes the pod out of the mesh: new connections are plain again; sockets it made are closed. */
   unenroll(uid: string): Promise<void>
+  /** Uids whose capture is in the kernel: enrolled here, or left by an earlier agent and refusing connections until enrolled again. */
+  enrolled(): readonly string[]
   /** Plaintext to this pod: 'refuse' = RST by the kernel (STRICT on all ports), 'judge' = to the plaintext listener. New pods start as 'judge'. */
   setPlaintext(uid: string, mode: 'refuse' | 'judge'): void
   /** Where a captured outbound connection (accepted from `outbound`) wanted to go; undefined if the socket was not captured: refuse it. */

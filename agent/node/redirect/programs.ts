@@ -1,0 +1,167 @@
+// The node's part of the kernel half: the programs on the node's cgroup, attached once and pinned; a new agent adopts the
+// links and puts its own programs in their place without a gap. Must not live here: pods (pods.ts).
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import {
+  BpfError,
+  cgroupId,
+  ensureBpffs,
+  isBpffs,
+  openObject,
+  openPinnedLink,
+  type Link,
+  type Program,
+} from '../../../native/bpf/index.ts'
+import { connectSchema } from '../../../native/bpf/gen/connect.ts'
+import { getpeernameSchema } from '../../../native/bpf/gen/getpeername.ts'
+import { skLookupSchema } from '../../../native/bpf/gen/sk_lookup.ts'
+import { sockopsSchema } from '../../../native/bpf/gen/sockops.ts'
+import { AmbitError, messageOf } from '../../base/errors.ts'
+
+const BPFFS = '/sys/fs/bpf'
+
+/** The compiled programs, as bpf/build.sh leaves them. */
+function objectFile(name: string): string {
+  return new URL(`../../../bpf/build/${name}.bpf.o`, import.meta.url).pathname
+}
+
+/** Loads the node's programs; maps are adopted from pins or made and pinned. */
+async function loadNodeModules(pinRoot: string) {
+  const connect = await openObject(objectFile('connect'), connectSchema).load({ pinRoot })
+  const getpeername = await openObject(objectFile('getpeername'), getpeernameSchema).load({ pinRoot })
+  const sockops = await openObject(objectFile('sockops'), sockopsSchema).load({ pinRoot })
+  return { connect, getpeername, sockops }
+}
+
+/** One copy of the sk_lookup program, for the namespace with this cookie. */
+export async function loadLookup(pinRoot: string, cookie: bigint) {
+  const object = openObject(objectFile('sk_lookup'), skLookupSchema)
+  object.rodata.netns_cookie = cookie
+  return object.load({ pinRoot })
+}
+
+export type LookupModule = Awaited<ReturnType<typeof loadLookup>>
+type NodeModules = Awaited<ReturnType<typeof loadNodeModules>>
+
+/** The node's programs and all maps, ready to use. */
+export interface NodePrograms {
+  readonly maps: NodeModules['connect']['maps'] & LookupModule['maps']
+  readonly links: readonly Link[]
+  /** Closes this process's handles; what is pinned stays. */
+  close(): void
+}
+
+/**
+ * Loads, attaches or adopts. Programs that carry notes go in before those that write them, so that no captured
+ * connection meets half the machinery. Throws AmbitError REDIRECT_NO_CGROUP, REDIRECT_NO_BPFFS, REDIRECT_PIN_MISMATCH,
+ * REDIRECT_LOAD_FAILED.
+ */
+export async function openPrograms(cgroup: string, pinRoot: string): Promise<NodePrograms> {
+  const id = idOf(cgroup)
+  makePinFolders(pinRoot)
+  const links: Link[] = []
+  const modules: { close(): void }[] = []
+  const close = (): void => {
+    for (const link of links) link.close()
+    for (const module of modules) module.close()
+  }
+  try {
+    const node = await loadNodeModules(pinRoot)
+    modules.push(node.connect, node.getpeername, node.sockops)
+    // Cookie 0 belongs to no namespace: this copy is for its maps, and to have the verifier's word before the first pod.
+    const lookup = await loadLookup(pinRoot, 0n)
+    modules.push(lookup)
+    const { ambit_peername4, ambit_peername6 } = node.getpeername.programs
+    const { ambit_connect4, ambit_connect6 } = node.connect.programs
+    for (const program of [node.sockops.programs.ambit_sockops, ambit_peername4, ambit_peername6]) {
+      links.push(attach(program, cgroup, id, pinRoot, 'last'))
+    }
+    // First among the programs of this cgroup, so that the address is still the one the app dialled.
+    for (const program of [ambit_connect4, ambit_connect6]) links.push(attach(program, cgroup, id, pinRoot, 'first'))
+    return { maps: { ...node.connect.maps, ...lookup.maps }, links, close }
+  } catch (error) {
+    close()
+    throw refusal(error, pinRoot)
+  }
+}
+
+/** Names of the pinned links of pods. */
+export function podPins(pinRoot: string): string[] {
+  const folder = `${pinRoot}/pods`
+  return existsSync(folder) ? readdirSync(folder) : []
+}
+
+/** Removes every pin; links without another holder are detached by it. */
+export function removePins(pinRoot: string): void {
+  rmSync(pinRoot, { recursive: true, force: true })
+}
+
+function attach(program: Program, cgroup: string, id: bigint, pinRoot: string, order: 'first' | 'last'): Link {
+  const pin = `${pinRoot}/links/${program.name}`
+  if (existsSync(pin)) {
+    const adopted = openPinnedLink(pin)
+    try {
+      if (adopted.info().target === id) {
+        adopted.update(program)
+        return adopted
+      }
+    } catch (error) {
+      // The cgroup went away under the link (ENOLINK): made anew below. Anything else is not understood.
+      if (!(error instanceof BpfError && error.code === 'ENOLINK')) {
+        adopted.close()
+        throw error
+      }
+    }
+    adopted.close()
+  }
+  // The new link first, then the old pin: there is no moment without a program.
+  const link = program.attachCgroup(cgroup, { order })
+  try {
+    rmSync(pin, { force: true })
+    link.pin(pin)
+    return link
+  } catch (error) {
+    link.close()
+    throw error
+  }
+}
+
+function idOf(cgroup: string): bigint {
+  // Only a folder of the v2 hierarchy has this file.
+  if (!existsSync(`${cgroup}/cgroup.events`) && !existsSync(`${cgroup}/cgroup.controllers`)) {
+    throw new AmbitError('REDIRECT_NO_CGROUP', `${cgroup} is not a cgroup of the v2 hierarchy.`, {
+      hint: 'Name the parent of the pods’ cgroups under the cgroup2 mount (see `grep cgroup2 /proc/self/mounts`).',
+    })
+  }
+  return cgroupId(cgroup)
+}
+
+function makePinFolders(pinRoot: string): void {
+  try {
+    if (pinRoot.startsWith(`${BPFFS}/`)) ensureBpffs(BPFFS)
+    mkdirSync(`${pinRoot}/links`, { recursive: true, mode: 0o700 })
+    mkdirSync(`${pinRoot}/pods`, { recursive: true, mode: 0o700 })
+    if (isBpffs(pinRoot)) return
+  } catch (error) {
+    throw new AmbitError('REDIRECT_NO_BPFFS', `The pin folder ${pinRoot} cannot be made: ${messageOf(error)}.`, {
+      hint: `It must lie on a mounted bpffs: mount -t bpf bpf ${BPFFS}`,
+      cause: error,
+    })
+  }
+  throw new AmbitError('REDIRECT_NO_BPFFS', `The pin folder ${pinRoot} does not lie on a bpffs.`, {
+    hint: `Choose a folder under ${BPFFS}, or mount one: mount -t bpf bpf ${BPFFS}`,
+  })
+}
+
+function refusal(error: unknown, pinRoot: string): unknown {
+  if (!(error instanceof BpfError)) return error
+  if (error.code === 'PIN_MISMATCH') {
+    return new AmbitError('REDIRECT_PIN_MISMATCH', `Pinned maps are of another version: ${error.message}.`, {
+      hint: `Start the version that made them, or remove ${pinRoot} (traffic is plain until the agent is back).`,
+      cause: error,
+    })
+  }
+  return new AmbitError('REDIRECT_LOAD_FAILED', `The kernel programs cannot be put in place: ${error.message}`, {
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    cause: error,
+  })
+}

@@ -1,0 +1,254 @@
+// The Redirect of contract.ts on the kernel programs of bpf/: opens or adopts them, enrols pods, answers what the agent asks
+// of a socket. The only door of the agent to native/bpf. Must not live here: which pods are to be enrolled, policy.
+import {
+  BpfError,
+  closeFd,
+  netnsCookie,
+  openNetns,
+  socketIn,
+  type Link,
+  type SocketInOptions,
+} from '../../../native/bpf/index.ts'
+import { AmbitError, messageOf } from '../../base/errors.ts'
+import type { Endpoint } from '../../io/connection.ts'
+import type { PodHandle, PodListeners, Redirect } from './contract.ts'
+import { readCounters } from './counters.ts'
+import { probeNeeds, requireNeeds } from './features.ts'
+import { noteOnBehalf, originalDestinationOf } from './notes.ts'
+import { checkUid, install, makeListeners, parsePin, setAddresses, setRefusePlaintext, uninstall } from './pods.ts'
+import { openPrograms, podPins, removePins, type NodePrograms } from './programs.ts'
+
+export interface RedirectOptions {
+  /** The node's cgroup: parent of the pods' cgroups, path under the cgroup2 mount. */
+  readonly cgroup: string
+  /** Cgroup ids of this agent (and of one that drains beside it): their sockets are never captured. */
+  readonly agentCgroupIds: readonly bigint[]
+  /** Folder on bpffs, this node's alone, with the schema's version as its last part. */
+  readonly pinRoot: string
+  /** Feature name → false: pretend the kernel lacks it. */
+  readonly features?: Readonly<Record<string, boolean>>
+}
+
+/** Agents remembered as exempt before stale ones are dropped; the map holds 64. */
+const AGENTS_KEPT = 16
+
+interface Enrolled {
+  readonly cookie: bigint
+  /** Keeps the namespace at hand for sockets made in it. */
+  readonly netns: number
+  readonly listeners: PodListeners
+  readonly link: Link
+}
+
+/**
+ * Puts the kernel half in place, or adopts what an earlier agent pinned: its pods stay captured, and refuse connections
+ * until they are enrolled again. Throws AmbitError REDIRECT_*.
+ */
+export async function openRedirect(options: RedirectOptions): Promise<Redirect> {
+  const features = probeNeeds(options.features)
+  requireNeeds(features)
+  const programs = await openPrograms(options.cgroup, options.pinRoot)
+  exempt(programs, options.agentCgroupIds)
+  return new KernelRedirect(programs, options.pinRoot, features)
+}
+
+/** Adds this agent's cgroups. A restarted pod has a new one, so those of agents long gone are dropped now and then. */
+function exempt(programs: NodePrograms, ids: readonly bigint[]): void {
+  const { ambit_agents } = programs.maps
+  const known = [...ambit_agents.keys()]
+  if (known.length > AGENTS_KEPT) for (const id of known) if (!ids.includes(id)) ambit_agents.delete(id)
+  for (const id of ids) ambit_agents.set(id, 1)
+}
+
+class KernelRedirect implements Redirect {
+  readonly features: Readonly<Record<string, boolean>>
+  readonly #programs: NodePrograms
+  readonly #pinRoot: string
+  readonly #pods = new Map<string, Enrolled>()
+  /** Enrolments run one after the other: each is a few milliseconds, and two of one pod must never meet. */
+  #tail: Promise<unknown> = Promise.resolve()
+  #closed = false
+
+  constructor(programs: NodePrograms, pinRoot: string, features: Readonly<Record<string, boolean>>) {
+    this.#programs = programs
+    this.#pinRoot = pinRoot
+    this.features = features
+  }
+
+  enroll(pod: PodHandle): Promise<PodListeners> {
+    return this.#inTurn(() => this.#enroll(pod))
+  }
+
+  unenroll(uid: string): Promise<void> {
+    return this.#inTurn(async () => this.#unenroll(uid))
+  }
+
+  enrolled(): readonly string[] {
+    const uids = new Set(this.#pods.keys())
+    for (const name of podPins(this.#pinRoot)) {
+      const pin = parsePin(name)
+      if (pin) uids.add(pin.uid)
+    }
+    return [...uids]
+  }
+
+  setPlaintext(uid: string, mode: 'refuse' | 'judge'): void {
+    setRefusePlaintext(this.#programs, this.#known(uid).cookie, mode === 'refuse')
+  }
+
+  originalDestination(fd: number): Endpoint | undefined {
+    try {
+      const note = this.#programs.maps.ambit_notes.get(fd)
+      return note && originalDestinationOf(note)
+    } catch (error) {
+      // Closed meanwhile, or no socket: nothing is known of it, and the caller refuses.
+      if (error instanceof BpfError) return undefined
+      throw error
+    }
+  }
+
+  socket(uid: string, options: { family: 4 | 6; client?: Endpoint; source?: string }): number {
+    const { netns } = this.#known(uid)
+    const wanted: SocketInOptions = {
+      family: options.family,
+      ...(options.source === undefined ? {} : { bind: { address: options.source } }),
+    }
+    const fd = socketIn(netns, wanted)
+    if (options.client === undefined) return fd
+    try {
+      this.#programs.maps.ambit_notes.set(fd, noteOnBehalf(options.client))
+      return fd
+    } catch (error) {
+      closeFd(fd)
+      throw error
+    }
+  }
+
+  counters(): Record<string, number> {
+    return readCounters(this.#programs.maps.ambit_counters)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    for (const enrolled of this.#pods.values()) {
+      enrolled.link.close()
+      letGo(enrolled)
+    }
+    this.#pods.clear()
+    this.#programs.close()
+  }
+
+  async uninstall(): Promise<void> {
+    for (const uid of this.enrolled()) await this.unenroll(uid)
+    await this.#inTurn(async () => {
+      this.close()
+      removePins(this.#pinRoot)
+    })
+  }
+
+  async #enroll(pod: PodHandle): Promise<PodListeners> {
+    checkUid(pod.uid)
+    const netns = openNamespace(pod)
+    try {
+      const cookie = netnsCookie(netns)
+      const old = this.#pods.get(pod.uid)
+      if (old?.cookie === cookie) {
+        closeFd(netns)
+        setAddresses(this.#programs, cookie, pod.addresses)
+        return old.listeners
+      }
+      this.#checkNamespace(pod, cookie)
+      if (old) this.#unenroll(pod.uid)
+      const listeners = makeListeners(netns)
+      try {
+        const link = await install(this.#programs, this.#pinRoot, pod, cookie, netns, listeners)
+        this.#pods.set(pod.uid, { cookie, netns, listeners, link })
+        return listeners
+      } catch (error) {
+        // Half enrolled stays refused or passing as it was; the next attempt starts over.
+        for (const fd of Object.values(listeners)) closeFd(fd as number)
+        throw error
+      }
+    } catch (error) {
+      if (this.#pods.get(pod.uid)?.netns !== netns) closeQuietly(netns)
+      if (error instanceof AmbitError) throw error
+      throw new AmbitError('REDIRECT_ENROLL_FAILED', `Pod ${pod.uid} cannot be captured: ${messageOf(error)}.`, {
+        cause: error,
+      })
+    }
+  }
+
+  /** A namespace belongs to one pod, and never to the node: capturing the node's traffic would capture everything. */
+  #checkNamespace(pod: PodHandle, cookie: bigint): void {
+    if (cookie === netnsCookie('/proc/self/ns/net')) {
+      throw new AmbitError('REDIRECT_HOST_NAMESPACE', `${pod.netns} of pod ${pod.uid} is the agent's own namespace.`, {
+        hint: 'Pods on the host network are never captured.',
+      })
+    }
+    for (const [uid, other] of this.#pods) {
+      if (other.cookie !== cookie || uid === pod.uid) continue
+      throw new AmbitError(
+        'REDIRECT_NAMESPACE_TAKEN',
+        `${pod.netns} of pod ${pod.uid} belongs to pod ${uid} already.`,
+        {
+          hint: `Unenrol ${uid} first.`,
+        },
+      )
+    }
+  }
+
+  #unenroll(uid: string): void {
+    const enrolled = this.#pods.get(uid)
+    if (enrolled) {
+      uninstall(this.#programs, this.#pinRoot, enrolled.cookie, enrolled.link)
+      this.#pods.delete(uid)
+      letGo(enrolled)
+    }
+    // What an earlier agent, or an earlier namespace of this pod, left.
+    for (const name of podPins(this.#pinRoot)) {
+      const pin = parsePin(name)
+      if (pin?.uid === uid) uninstall(this.#programs, this.#pinRoot, pin.cookie, undefined)
+    }
+  }
+
+  #known(uid: string): Enrolled {
+    const enrolled = this.#pods.get(uid)
+    if (enrolled) return enrolled
+    throw new AmbitError('REDIRECT_NOT_ENROLLED', `Pod ${uid} is not enrolled.`)
+  }
+
+  #inTurn<T>(task: () => Promise<T>): Promise<T> {
+    const run = this.#tail.then(() => {
+      if (this.#closed) throw new AmbitError('REDIRECT_CLOSED', 'The redirection was closed.')
+      return task()
+    })
+    this.#tail = run.catch(() => undefined)
+    return run
+  }
+}
+
+function openNamespace(pod: PodHandle): number {
+  try {
+    return openNetns(pod.netns)
+  } catch (error) {
+    throw new AmbitError('REDIRECT_NO_NAMESPACE', `Pod ${pod.uid} has no namespace: ${messageOf(error)}.`, {
+      hint: 'Its path must be that of a network namespace, as /proc/<pid>/ns/net or /run/netns/<name>.',
+      cause: error,
+    })
+  }
+}
+
+function letGo(enrolled: Enrolled): void {
+  for (const fd of Object.values(enrolled.listeners)) closeQuietly(fd as number)
+  closeQuietly(enrolled.netns)
+}
+
+/** On ways out, where a descriptor may be closed already and nothing is to be done about it. */
+function closeQuietly(fd: number): void {
+  try {
+    closeFd(fd)
+  } catch (error) {
+    if (!(error instanceof BpfError)) throw error
+  }
+}

@@ -1,0 +1,124 @@
+// A node for the kernel tests: a world, this process as its agent, the kernel half in place, and queues of what the agent's
+// listeners accepted. Must not live here: expectations.
+import { openRedirect } from '../../agent/node/redirect/redirect.ts'
+import type { PodListeners, Redirect } from '../../agent/node/redirect/contract.ts'
+import type { Connection, ConnectionHandler, Endpoint, Listener, OpenInfo } from '../../agent/io/connection.ts'
+import { nodeTransport } from '../../agent/io/node/transport.ts'
+import { cgroupId } from '../../native/bpf/index.ts'
+import { World, type Pod } from '../world/netns.ts'
+
+/** A connection one of the listeners accepted. */
+export interface Accepted {
+  readonly connection: Connection
+  readonly info: OpenInfo
+  readonly original: Endpoint | undefined
+}
+
+/** Accepted connections in order; `next` waits for one. */
+export class Queue implements ConnectionHandler {
+  readonly #node: TestNode
+  readonly #ready: Accepted[] = []
+  readonly #waiting: ((accepted: Accepted) => void)[] = []
+  /** Text received, over all connections. */
+  received = ''
+
+  constructor(node: TestNode) {
+    this.#node = node
+  }
+
+  get length(): number {
+    return this.#ready.length
+  }
+
+  next(): Promise<Accepted> {
+    const ready = this.#ready.shift()
+    if (ready) return Promise.resolve(ready)
+    return new Promise((resolve) => this.#waiting.push(resolve))
+  }
+
+  onOpen(connection: Connection, info: OpenInfo): void {
+    const accepted = { connection, info, original: this.#node.redirect.originalDestination(connection.fd) }
+    const waiting = this.#waiting.shift()
+    if (waiting) waiting(accepted)
+    else this.#ready.push(accepted)
+  }
+
+  onRead(_connection: Connection, arena: Uint8Array, start: number, end: number): void {
+    this.received += Buffer.from(arena.buffer, arena.byteOffset + start, end - start).toString()
+  }
+
+  onDrain(): void {}
+  onEnd(connection: Connection): void {
+    connection.end()
+  }
+  onClose(): void {}
+}
+
+/** An enrolled pod with its listeners accepting. */
+export interface Captured {
+  readonly listeners: PodListeners
+  readonly outbound: Queue
+  readonly hbone: Queue
+  readonly plaintext: Queue
+}
+
+export class TestNode {
+  readonly world: World
+  redirect!: Redirect
+  readonly #listening: Listener[] = []
+
+  private constructor(world: World) {
+    this.world = world
+  }
+
+  static async open(): Promise<TestNode> {
+    const node = new TestNode(new World())
+    node.world.becomeAgent()
+    await node.restart()
+    return node
+  }
+
+  /** Options for an agent of this node. */
+  get options(): { cgroup: string; agentCgroupIds: bigint[]; pinRoot: string } {
+    const { cgroup, agentCgroup, pinRoot } = this.world
+    return { cgroup, agentCgroupIds: [cgroupId(agentCgroup)], pinRoot }
+  }
+
+  /** A new agent process as far as the kernel can tell: adopts what the last one pinned. */
+  async restart(): Promise<void> {
+    this.redirect = await openRedirect(this.options)
+  }
+
+  /** The agent dies: its descriptors close, nothing is cleaned up. */
+  async die(): Promise<void> {
+    for (const listener of this.#listening.splice(0)) await listener.stop()
+    this.redirect.close()
+  }
+
+  async capture(pod: Pod): Promise<Captured> {
+    const listeners = await this.redirect.enroll({ uid: pod.name, netns: pod.netns, addresses: [pod.v4, pod.v6] })
+    const outbound = new Queue(this)
+    const hbone = new Queue(this)
+    const plaintext = new Queue(this)
+    for (const [kind, handler] of Object.entries({ outbound, hbone, plaintext })) {
+      const fd = listeners[kind as keyof PodListeners]
+      this.#listening.push(await nodeTransport.listen({ fd, handler }))
+    }
+    return { listeners, outbound, hbone, plaintext }
+  }
+
+  /** The agent connects to an app in a pod, on behalf of a client. */
+  deliver(pod: Pod, to: Endpoint, client: Endpoint | undefined): { connection: Connection; queue: Queue } {
+    const family = to.address.includes(':') ? 6 : 4
+    const fd = this.redirect.socket(pod.name, { family, ...(client === undefined ? {} : { client }) })
+    const queue = new Queue(this)
+    const connection = nodeTransport.connect({ handler: queue, fd, host: to.address, port: to.port })
+    return { connection, queue }
+  }
+
+  async close(): Promise<void> {
+    for (const listener of this.#listening.splice(0)) await listener.stop()
+    await this.redirect.uninstall().catch(() => undefined)
+    await this.world.close()
+  }
+}

@@ -1,0 +1,404 @@
+// The router: sends a request to an endpoint of its cluster and the answer back, with timeouts and retries. Both bodies
+// stream; back-pressure goes through in both directions; a request body is kept (bounded) only while a retry is possible.
+// No retry once a byte of a response went to the client; an aborted upstream is never a clean end towards the client.
+// Must not live here: matching (mesh/), choosing hosts and limits (upstream/), header hygiene (filter/).
+import type { Clock, Timer } from '../base/clock.ts'
+import {
+  header,
+  setHeader,
+  type ClientEvents,
+  type ClientExchange,
+  type ClientSession,
+  type ExchangeError,
+  type Headers,
+  type ResponseHead,
+} from '../http/message.ts'
+import type { Endpoint } from '../io/connection.ts'
+import { applyHeaderOps, type CompiledHeaderOps } from '../mesh/header-ops.ts'
+import { grpcToHttpStatus } from '../mesh/outlier.ts'
+import { retriesStatus, retryDelay, type AttemptFailure, type CompiledRetry } from '../mesh/retry.ts'
+import type { FilterChain } from './filter/filter.ts'
+import { overflow, replies, upstreamReset, type LocalReply, type UpstreamReset } from './reply.ts'
+import type { Run } from './run.ts'
+import type { Cluster } from './upstream/cluster.ts'
+import type { Host, Waiting } from './upstream/host.ts'
+
+/** Request body kept for a retry, as Linkerd's bound; a larger body is sent once and never again. */
+const RETRY_BUFFER = 65_536
+/** Bytes that may wait on the far side before the near side is paused; it resumes when they are gone. */
+const HIGH_WATER = 262_144
+
+export interface ForwardOptions {
+  readonly clock: Clock
+  readonly random: () => number
+  readonly chain: FilterChain
+  /** Answers the client from here and completes the run. */
+  reply(run: Run, reply: LocalReply): void
+  /** The exchange is over towards the client. */
+  complete(run: Run): void
+}
+
+export interface ForwardPlan {
+  readonly cluster: Cluster
+  readonly version: 1 | 2
+  readonly retry: CompiledRetry
+  /** 0: none. */
+  readonly timeoutMs: number
+  readonly responseHeaders: readonly CompiledHeaderOps[]
+}
+
+const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
+
+export class Forwarding implements Waiting {
+  readonly run: Run
+  readonly client: Endpoint
+  readonly version: 1 | 2
+  readonly plan: ForwardPlan
+  readonly #options: ForwardOptions
+  #upstream: ClientExchange | undefined
+  #host: Host | undefined
+  #waiting = false
+  readonly #tried: Host[] = []
+  #body: Buffer[] = []
+  #bodyBytes = 0
+  /** The body is no longer whole in the buffer: it cannot be sent again. */
+  #bodyLost = false
+  #requestTrailers: Headers = []
+  #responded = false
+  #answeredWhole = false
+  #finished = false
+  #raced = false
+  #retrying = false
+  #routeTimer: Timer | undefined
+  #tryTimer: Timer | undefined
+  #backoff: Timer | undefined
+
+  constructor(run: Run, plan: ForwardPlan, options: ForwardOptions) {
+    this.run = run
+    this.plan = plan
+    this.client = run.downstream.client
+    this.version = plan.version
+    this.#options = options
+  }
+
+  /** The first attempt. `end`: the request has no body. */
+  start(end: boolean): void {
+    if (end) this.#received()
+    this.#attempt()
+  }
+
+  // --- from the client
+
+  data(bytes: Uint8Array, start: number, end: number): void {
+    if (this.#finished) return
+    const { exchange } = this.run
+    const mayRepeat = !this.#bodyLost && !this.#responded && this.plan.retry.attempts > 0 && !this.run.head.protocol
+    if (mayRepeat || !this.#upstream) {
+      if (this.#bodyBytes + (end - start) > RETRY_BUFFER && this.#upstream) {
+        this.#bodyLost = true
+        this.#body = []
+      } else {
+        this.#body.push(Buffer.from(bytes.subarray(start, end)))
+        this.#bodyBytes += end - start
+      }
+    }
+    if (this.#upstream) {
+      this.#upstream.write(bytes, start, end)
+      if (this.#upstream.pending > HIGH_WATER) exchange.pause()
+    } else if (this.#bodyBytes > RETRY_BUFFER) exchange.pause()
+  }
+
+  end(trailers: Headers): void {
+    if (this.#finished) return
+    this.#requestTrailers = trailers
+    this.#received()
+    this.#upstream?.end(trailers)
+    if (this.#answeredWhole) this.#finish()
+  }
+
+  /** The client took what was waiting for it. */
+  drained(): void {
+    this.#upstream?.resume()
+  }
+
+  /** The client is gone, or the pipeline answered in our place. */
+  cancel(): void {
+    if (this.#finished) return
+    this.#finish()
+    const upstream = this.#upstream
+    this.#upstream = undefined
+    upstream?.reset('cancel')
+  }
+
+  // --- Waiting: from the cluster
+
+  onSession(session: ClientSession, host: Host): void {
+    this.#waiting = false
+    const { run } = this
+    this.#host = host
+    this.#tried.push(host)
+    run.endpoint = host.candidate.workload
+    run.endpointAddress = `${host.candidate.address}:${host.candidate.port}`
+    for (const filter of this.#options.chain.endpoint) {
+      const reply = filter.onEndpoint?.(run)
+      if (!reply) continue
+      this.plan.cluster.release(host)
+      this.#host = undefined
+      this.#fail(reply)
+      return
+    }
+    setHeader(run.head.headers, 'x-envoy-attempt-count', String(run.attempts))
+    const whole = run.requestEnded && this.#requestTrailers.length === 0 && this.#bodyBytes === 0
+    run.upstreamSentAt = this.#options.clock.monotonic()
+    // The codec may keep the list: a later attempt changes its own copy.
+    const head = { ...run.head, headers: [...run.head.headers] }
+    const upstream = session.request(head, whole, events, this)
+    this.#upstream = upstream
+    if (!whole) {
+      for (const chunk of this.#body) upstream.write(chunk)
+      if (this.#bodyBytes > RETRY_BUFFER || this.plan.retry.attempts === 0) {
+        this.#bodyLost = this.#bodyBytes > 0
+        this.#body = []
+      }
+      if (run.requestEnded) upstream.end(this.#requestTrailers)
+      else if (upstream.pending <= HIGH_WATER) run.exchange.resume()
+    }
+    this.#startTryTimer()
+  }
+
+  onNoSession(host: Host, kind: 'connect' | 'timeout', message: string): void {
+    this.#waiting = false
+    this.run.endpoint = host.candidate.workload
+    this.run.endpointAddress = `${host.candidate.address}:${host.candidate.port}`
+    this.run.transportFailure = message
+    this.#tried.push(host)
+    if (this.#retry('connect')) return
+    const retried = this.run.attempts > 1
+    this.#fail(upstreamReset(kind === 'timeout' ? 'connection timeout' : 'connection failure', retried, message))
+  }
+
+  // --- from the upstream (through `events`)
+
+  informational(head: ResponseHead): void {
+    if (this.#finished || this.#responded) return
+    // The client may have begun to send its body on the strength of it: the request cannot be repeated.
+    if (head.status === 100) this.#bodyLost = true
+    this.run.exchange.informational(head)
+  }
+
+  response(head: ResponseHead, end: boolean): void {
+    if (this.#finished) return
+    const { run, plan } = this
+    this.#tryTimer?.cancel()
+    run.upstreamHeadAt = this.#options.clock.monotonic()
+    const grpcText = run.grpc ? header(head.headers, 'grpc-status') : undefined
+    const grpcStatus = grpcText === undefined ? -1 : Number(grpcText)
+    const status = grpcStatus >= 0 && end ? grpcToHttpStatus(grpcStatus) : head.status
+    if (this.#host) plan.cluster.reportStatus(this.#host, status)
+    const limited = header(head.headers, 'x-envoy-ratelimited') !== undefined
+    if (retriesStatus(plan.retry, head.status, grpcStatus, limited) && this.#retry('status')) return
+    this.#responded = true
+    this.#body = []
+    if (grpcStatus >= 0) run.grpcStatus = grpcStatus
+    for (const ops of plan.responseHeaders) applyHeaderOps(head.headers, ops)
+    for (const filter of this.#options.chain.response) filter.onResponse?.(run, head)
+    run.status = head.status
+    run.details = 'via_upstream'
+    run.exchange.respond(head, end)
+    if (end) this.#answered()
+  }
+
+  responseData(upstream: ClientExchange, bytes: Uint8Array, start: number, end: number): void {
+    if (this.#finished) return
+    const { exchange } = this.run
+    this.run.responseBytes += end - start
+    for (const filter of this.#options.chain.responseData) filter.onResponseData?.(this.run, bytes, start, end)
+    exchange.write(bytes, start, end)
+    if (exchange.pending > HIGH_WATER) upstream.pause()
+  }
+
+  responseEnd(trailers: Headers): void {
+    if (this.#finished) return
+    const { run } = this
+    const text = run.grpc ? header(trailers, 'grpc-status') : undefined
+    if (text !== undefined) run.grpcStatus = Number(text)
+    for (const filter of this.#options.chain.responseEnd) filter.onResponseEnd?.(run, trailers)
+    run.exchange.end(trailers)
+    this.#answered()
+  }
+
+  upstreamDrained(): void {
+    if (!this.#finished) this.run.exchange.resume()
+  }
+
+  closed(upstream: ClientExchange, error: ExchangeError | undefined): void {
+    const host = this.#host
+    if (host && upstream === this.#upstream) {
+      this.#host = undefined
+      this.#upstream = undefined
+      this.plan.cluster.release(host)
+    }
+    if (this.#finished || !error) return
+    if (host) this.plan.cluster.reportFailure(host, 'reset')
+    if (this.#responded) {
+      // The head went out: the client must see that the rest is missing.
+      const { run } = this
+      run.flags = error.reason === 'closed' ? 'UC' : error.reason === 'protocol' ? 'UPE' : 'UR'
+      run.details = `upstream_reset_after_response_started{${error.reason}}`
+      this.#finish()
+      run.exchange.reset('internal')
+      return
+    }
+    if (this.#retryAfterReset(upstream, error)) return
+    this.#fail(upstreamReset(resetName(error), this.run.attempts > 1, this.run.transportFailure))
+  }
+
+  // --- own
+
+  #attempt(): void {
+    this.run.attempts++
+    this.#waiting = true
+    const refused = this.plan.cluster.acquire(this, this.plan.retry.ignorePreviousHosts ? this.#tried : [])
+    if (!refused) return
+    this.#waiting = false
+    this.#fail(refused === 'overflow' ? overflow('') : replies.noHealthyUpstream)
+  }
+
+  #received(): void {
+    const { run, plan } = this
+    run.requestEnded = true
+    // Envoy's timer starts when the request has been received whole, and covers all attempts.
+    if (plan.timeoutMs > 0 && !run.head.protocol) {
+      this.#routeTimer ??= this.#options.clock.after(plan.timeoutMs, () => {
+        if (this.#responded) this.#cut('UT', 'response_timeout')
+        else this.#fail(replies.routeTimeout, 'timeout')
+      })
+    }
+    if (this.#upstream) this.#startTryTimer()
+  }
+
+  #startTryTimer(): void {
+    const limit = this.plan.retry.perTryTimeoutMs
+    if (!limit || !this.run.requestEnded || this.run.head.protocol) return
+    this.#tryTimer?.cancel()
+    this.#tryTimer = this.#options.clock.after(limit, () => {
+      if (this.#responded || this.#finished) return
+      if (this.#host) this.plan.cluster.reportFailure(this.#host, 'timeout')
+      if (!this.#retry('timeout')) this.#fail(replies.perTryTimeout)
+    })
+  }
+
+  #retryAfterReset(upstream: ClientExchange, error: ExchangeError): boolean {
+    // A kept-alive connection that the server closed just as it was used: the request was most likely never seen. Only what
+    // may be repeated without harm is, once, and not as one of the policy's retries.
+    const race = upstream.reused && error.reason === 'closed' && !this.#raced && IDEMPOTENT.has(this.run.head.method)
+    if (race && !this.#bodyLost) {
+      this.#raced = true
+      this.#attempt()
+      return true
+    }
+    return this.#retry(error.reason === 'refused' ? 'refused' : 'reset')
+  }
+
+  /** Tries again if the policy, the budget and the buffered body allow it. */
+  #retry(why: AttemptFailure | 'status'): boolean {
+    const { retry, cluster } = this.plan
+    const { run } = this
+    if (why !== 'status' && !retry.failures[why]) return false
+    if (this.#responded || this.#bodyLost || run.head.protocol !== '' || run.attempts > retry.attempts) return false
+    const limit = cluster.policy.connectionPool?.maxRetries
+    if (limit !== undefined && cluster.retries >= limit) {
+      run.flags = 'UO'
+      return false
+    }
+    if (!this.#retrying) {
+      this.#retrying = true
+      cluster.retries++
+    }
+    this.#leave()
+    const delay = retryDelay(retry.backoffMs, run.attempts, this.#options.random)
+    this.#backoff = this.#options.clock.after(delay, () => {
+      this.#backoff = undefined
+      if (!this.#finished) this.#attempt()
+    })
+    return true
+  }
+
+  /** Lets go of the current attempt. */
+  #leave(): void {
+    this.#tryTimer?.cancel()
+    if (this.#waiting) this.plan.cluster.cancel(this)
+    this.#waiting = false
+    const upstream = this.#upstream
+    const host = this.#host
+    this.#upstream = undefined
+    this.#host = undefined
+    if (host) this.plan.cluster.release(host)
+    upstream?.reset('cancel')
+  }
+
+  /** The answer is complete. An upgraded exchange goes on until the client has ended too; any other needs no more of the request. */
+  #answered(): void {
+    if (this.#answeredWhole) return
+    this.#answeredWhole = true
+    const { run } = this
+    if (run.head.protocol && !run.requestEnded) return
+    const upstream = this.#upstream
+    this.#finish()
+    if (!run.requestEnded) upstream?.reset('cancel')
+  }
+
+  #fail(reply: LocalReply, report?: 'timeout'): void {
+    if (this.#finished) return
+    if (report && this.#host) this.plan.cluster.reportFailure(this.#host, report)
+    this.#leave()
+    this.#finish()
+    this.#options.reply(this.run, reply)
+  }
+
+  /** The response has begun and cannot be completed. */
+  #cut(flags: string, details: string): void {
+    const { run } = this
+    run.flags = flags
+    run.details = details
+    this.#leave()
+    this.#finish()
+    run.exchange.reset('timeout')
+  }
+
+  #finish(): void {
+    if (this.#finished) return
+    this.#finished = true
+    this.#body = []
+    this.#routeTimer?.cancel()
+    this.#tryTimer?.cancel()
+    this.#backoff?.cancel()
+    if (this.#waiting) this.plan.cluster.cancel(this)
+    this.#waiting = false
+    if (this.#retrying) this.plan.cluster.retries--
+    this.#retrying = false
+  }
+}
+
+function resetName(error: ExchangeError): UpstreamReset {
+  switch (error.reason) {
+    case 'closed':
+      return 'connection termination'
+    case 'refused':
+      return 'remote refused stream reset'
+    case 'protocol':
+      return 'protocol error'
+    default:
+      return error.remote ? 'remote reset' : 'local reset'
+  }
+}
+
+/** One object for every upstream exchange: its `slot` is the Forwarding. */
+const events: ClientEvents = {
+  onInformational: (exchange, head) => (exchange.slot as Forwarding).informational(head),
+  onResponse: (exchange, head, end) => (exchange.slot as Forwarding).response(head, end),
+  onData: (exchange, arena, start, end) => (exchange.slot as Forwarding).responseData(exchange, arena, start, end),
+  onEnd: (exchange, trailers) => (exchange.slot as Forwarding).responseEnd(trailers),
+  onDrain: (exchange) => (exchange.slot as Forwarding).upstreamDrained(),
+  onClose: (exchange, error) => (exchange.slot as Forwarding).closed(exchange, error),
+}

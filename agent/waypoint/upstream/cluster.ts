@@ -1,0 +1,285 @@
+// One upstream: a service port, or a subset of it, with its hosts, limits and outlier detection (DestinationRule). It hands out
+// sessions and counts; it knows nothing of requests beyond their number. Limits are Envoy's circuit breakers: reaching one is
+// an immediate refusal (UO), never a longer wait. Must not live here: retries, timeouts (forward.ts).
+import type { Clock } from '../../base/clock.ts'
+import type { ClientSession, SessionEvents } from '../../http/message.ts'
+import { OutlierDetector } from '../../mesh/outlier.ts'
+import { Balancer, type Candidate, type HostStates } from '../../mesh/pick-endpoint.ts'
+import type { TrafficPolicy } from '../../mesh/upstream.ts'
+import { Host, poolKey, type Pooled, type Waiting } from './host.ts'
+
+/** How a session to a host is made (sessions.ts). `slot` of the returned session is set by the cluster. */
+export type OpenSession = (
+  candidate: Candidate,
+  waiting: Pick<Waiting, 'client' | 'version'>,
+  timeoutMs: number,
+  events: SessionEvents,
+) => ClientSession
+
+export interface ClusterOptions {
+  readonly name: string
+  readonly policy: TrafficPolicy
+  readonly open: OpenSession
+  readonly clock: Clock
+  readonly random: () => number
+}
+
+/** Idle sessions kept per host and client; more are closed when they fall idle. */
+const MAX_IDLE_PER_POOL = 64
+const DEFAULT_CONNECT_TIMEOUT_MS = 10_000
+const DEFAULT_IDLE_TIMEOUT_MS = 3_600_000
+
+export type Refusal = 'no_healthy_upstream' | 'overflow'
+
+export class Cluster implements SessionEvents {
+  readonly name: string
+  readonly policy: TrafficPolicy
+  /** Requests in flight, requests waiting for a session, open or opening sessions, retries in flight. */
+  active = 0
+  pending = 0
+  connections = 0
+  retries = 0
+  readonly #options: ClusterOptions
+  readonly #detector: OutlierDetector | undefined
+  readonly #states: HostStates
+  #hosts: Host[] = []
+  #balancer: Balancer
+  readonly #draining = new Set<Host>()
+  #sweptAt: number
+
+  constructor(options: ClusterOptions) {
+    this.#options = options
+    this.name = options.name
+    this.policy = options.policy
+    this.#detector = options.policy.outlierDetection && new OutlierDetector(options.policy.outlierDetection)
+    this.#balancer = new Balancer(this.#algorithm(), [])
+    this.#sweptAt = options.clock.monotonic()
+    this.#states = {
+      usable: (index) => {
+        const health = this.#hosts[index]?.health
+        return !health || !this.#detector || this.#detector.usable(health)
+      },
+      active: (index) => this.#hosts[index]?.active ?? 0,
+    }
+  }
+
+  /** Sets the endpoints. Hosts that stay keep their sessions and their record; those that left drain. */
+  update(candidates: readonly Candidate[]): void {
+    if (sameCandidates(this.#balancer.candidates, candidates)) return
+    const old = new Map(this.#hosts.map((host) => [identityOf(host.candidate), host]))
+    this.#detector?.sync(candidates.map(identityOf))
+    this.#hosts = candidates.map((candidate) => {
+      const key = identityOf(candidate)
+      const known = old.get(key)
+      old.delete(key)
+      return known ?? new Host(candidate, this.#detector?.host(key))
+    })
+    this.#balancer = new Balancer(this.#algorithm(), candidates)
+    for (const host of old.values()) this.#retire(host)
+  }
+
+  /**
+   * Asks for a session; undefined: it will be answered through `waiting`, maybe at once. `tried`: hosts to avoid if others
+   * can be had.
+   */
+  acquire(waiting: Waiting, tried: readonly Host[]): Refusal | undefined {
+    this.#sweep()
+    const pool = this.policy.connectionPool
+    if (pool?.http2MaxRequests !== undefined && this.active >= pool.http2MaxRequests) return 'overflow'
+    const avoid = tried.length > 0 ? tried.map((host) => this.#hosts.indexOf(host)) : undefined
+    const host = this.#hosts[this.#balancer.pick(this.#states, this.#options.random, avoid)]
+    if (!host) return 'no_healthy_upstream'
+    const key = poolKey(waiting.client, waiting.version)
+    const ready = host.available(key)
+    if (ready) {
+      this.#give(ready, waiting)
+      return undefined
+    }
+    if (pool?.http1MaxPendingRequests !== undefined && this.pending >= pool.http1MaxPendingRequests) return 'overflow'
+    host.enqueue(key, waiting)
+    this.pending++
+    this.#openFor(host, key, waiting)
+    return undefined
+  }
+
+  /** A waiting request gave up. */
+  cancel(waiting: Waiting, host?: Host): void {
+    const key = poolKey(waiting.client, waiting.version)
+    for (const candidate of host ? [host] : [...this.#hosts, ...this.#draining]) {
+      if (candidate.withdraw(key, waiting)) {
+        this.pending--
+        return
+      }
+    }
+  }
+
+  /** A request on a session is over. */
+  release(host: Host): void {
+    this.active--
+    host.active--
+    if (!host.current && host.active === 0 && host.sessions.size === 0) this.#draining.delete(host)
+  }
+
+  /** An HTTP status came back from a host (gRPC mapped). */
+  reportStatus(host: Host, status: number): void {
+    if (host.health) this.#detector?.onResponse(host.health, status, this.#options.clock.monotonic())
+  }
+
+  /** A host gave no answer. */
+  reportFailure(host: Host, kind: 'connect' | 'timeout' | 'reset'): void {
+    if (host.health) this.#detector?.onLocalFailure(host.health, kind, this.#options.clock.monotonic())
+  }
+
+  get ejected(): number {
+    return this.#detector?.ejected ?? 0
+  }
+
+  get hosts(): readonly Host[] {
+    return this.#hosts
+  }
+
+  /** Closes sessions that have been idle too long, and those of a client beyond the bound. */
+  closeIdle(): void {
+    const limit = this.policy.connectionPool?.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS
+    const now = this.#options.clock.monotonic()
+    for (const host of this.#hosts) {
+      for (const pooled of host.sessions) {
+        if (pooled.opened && pooled.session.active === 0 && now - pooled.idleSince >= limit) pooled.session.close()
+      }
+    }
+    this.#sweep()
+  }
+
+  /** Lets running requests end, then closes everything. */
+  drain(): void {
+    for (const host of this.#hosts) this.#retire(host)
+    this.#hosts = []
+    this.#balancer = new Balancer(this.#algorithm(), [])
+  }
+
+  // --- SessionEvents: `slot` of every session is its Pooled.
+
+  onAvailable(session: ClientSession): void {
+    const pooled = session.slot as Pooled
+    pooled.opened = true
+    if (session.active === 0) pooled.idleSince = this.#options.clock.monotonic()
+    const { host, key } = pooled
+    while (!pooled.draining && session.available > 0) {
+      const waiting = host.dequeue(key)
+      if (!waiting) break
+      this.pending--
+      this.#give(pooled, waiting)
+    }
+    if (session.active === 0 && session.available > 0 && host.poolSize(key) > MAX_IDLE_PER_POOL) session.close()
+  }
+
+  onDraining(session: ClientSession): void {
+    const pooled = session.slot as Pooled
+    pooled.draining = true
+    this.#replace(pooled)
+  }
+
+  onClose(session: ClientSession, error: Error | undefined): void {
+    const pooled = session.slot as Pooled | null
+    if (!pooled) return
+    const { host, key } = pooled
+    host.remove(pooled)
+    this.connections--
+    if (pooled.opened) {
+      this.#replace(pooled)
+      return
+    }
+    const timeout = error !== undefined && 'code' in error && String(error.code).includes('TIMEOUT')
+    this.reportFailure(host, 'connect')
+    // Only as many fail as this session was for: others wait for sessions that are still opening.
+    const waiting = host.waiting(key)
+    const fails = host.connecting(key) === 0 ? waiting : 1
+    for (let i = 0; i < fails; i++) {
+      const next = host.dequeue(key)
+      if (!next) break
+      this.pending--
+      next.onNoSession(host, timeout ? 'timeout' : 'connect', error?.message ?? 'closed before it was open')
+    }
+  }
+
+  #algorithm(): NonNullable<TrafficPolicy['loadBalancer']> {
+    return this.policy.loadBalancer ?? 'LEAST_REQUEST'
+  }
+
+  #give(pooled: Pooled, waiting: Waiting): void {
+    this.active++
+    pooled.host.active++
+    pooled.requests++
+    pooled.idleSince = this.#options.clock.monotonic()
+    const limit = this.policy.connectionPool?.maxRequestsPerConnection ?? 0
+    waiting.onSession(pooled.session, pooled.host)
+    if (limit > 0 && pooled.requests >= limit && !pooled.draining) {
+      pooled.draining = true
+      pooled.session.drain()
+    }
+  }
+
+  /** Opens one more session if the queue needs it and the limits allow it. */
+  #openFor(host: Host, key: string, waiting: Waiting): void {
+    const connecting = host.connecting(key)
+    // HTTP/2 sessions multiplex: one that opens will serve all who wait.
+    if (waiting.version === 2 ? connecting > 0 : connecting >= host.waiting(key)) return
+    const pool = this.policy.connectionPool
+    const max = pool?.maxConnections ?? Number.POSITIVE_INFINITY
+    // A host without any session may have one over the limit, else it could never be reached (as Envoy does).
+    if (this.connections >= max && host.sessions.size > 0) return
+    this.connections++
+    const timeout = pool?.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS
+    const session = this.#options.open(host.candidate, waiting, timeout, this)
+    const pooled: Pooled = { host, key, opened: false, draining: false, requests: 0, idleSince: 0, session }
+    session.slot = pooled
+    host.add(pooled)
+  }
+
+  /** A session went or takes no more: those who wait for its pool need another. */
+  #replace(pooled: Pooled): void {
+    const { host, key } = pooled
+    if (host.waiting(key) === 0) return
+    const next = host.dequeue(key)
+    if (!next) return
+    host.enqueue(key, next)
+    if (host.available(key)) return
+    this.#openFor(host, key, next)
+  }
+
+  #retire(host: Host): void {
+    host.current = false
+    for (const waiting of host.takeWaiting()) {
+      this.pending--
+      waiting.onNoSession(host, 'connect', 'the endpoint has left')
+    }
+    if (host.sessions.size > 0 || host.active > 0) this.#draining.add(host)
+    for (const pooled of [...host.sessions]) {
+      pooled.draining = true
+      pooled.session.drain()
+    }
+  }
+
+  #sweep(): void {
+    const detector = this.#detector
+    if (!detector) return
+    const now = this.#options.clock.monotonic()
+    if (now - this.#sweptAt < detector.settings.intervalMs) return
+    this.#sweptAt = now
+    detector.sweep(now)
+  }
+}
+
+function identityOf(candidate: Candidate): string {
+  return `${candidate.workload.uid} ${candidate.address} ${candidate.port}`
+}
+
+function sameCandidates(a: readonly Candidate[], b: readonly Candidate[]): boolean {
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) {
+    const one = a[i] as Candidate
+    const other = b[i] as Candidate
+    if (one.workload !== other.workload || one.rank !== other.rank || one.port !== other.port) return false
+  }
+  return true
+}

@@ -1,0 +1,20 @@
+// One command, one line of dispatch per program. Each program is loaded only when asked for, so that starting one does
+// not pay for the others. Must not live here: flags of the programs (each has its own `main(argv)`).
+
+/** Program → its module, which exports `main(argv): Promise<number>` (the exit code). Everything else is the CLI's. */
+const PROGRAMS: Readonly<Record<string, string>> = {
+  agent: '../node/main.ts',
+  waypoint: '../waypoint/main.ts',
+  control: '../control/main.ts',
+  sandbox: '../sandbox/main.ts',
+  app: '../sandbox/app/main.ts',
+}
+
+const [program, ...rest] = process.argv.slice(2)
+const known = program !== undefined && Object.hasOwn(PROGRAMS, program) ? PROGRAMS[program] : undefined
+const module = (await import(new URL(known ?? '../cli/main.ts', import.meta.url).href)) as {
+  main(argv: string[]): Promise<number>
+}
+process.exitCode = await module.main(known ? rest : process.argv.slice(2))
+// A program that has decided its exit code is done: sockets and timers that are still open must not hold it.
+process.exit()

@@ -1,0 +1,230 @@
+// A file of YAML (or JSON, which is YAML) as separate documents with line numbers. Each document is parsed on its own,
+// so that a broken one cannot take the others with it. Hostile input is bounded: size, number, aliases, depth.
+// Must not live here: what a document means (load.ts).
+import {
+  isAlias,
+  isCollection,
+  isMap,
+  isPair,
+  isScalar,
+  isSeq,
+  LineCounter,
+  parseDocument,
+  type Document,
+  type Node,
+} from 'yaml'
+import type { Problem } from './problem.ts'
+import { formatPath, type FieldPath, type Origin } from './resource.ts'
+
+/** Bytes of one file. etcd takes 1.5 MB an object; a folder of generated pods is the largest legitimate file. */
+export const MAX_FILE_BYTES = 16 * 1024 * 1024
+/** Documents in one file. */
+export const MAX_DOCUMENTS = 20_000
+/** Times aliases may be expanded in one document: beyond it is an alias bomb. */
+export const MAX_ALIASES = 100
+
+export interface RawDocument {
+  /** The document's value. Of a broken document what could be read of it, or undefined: good for naming it only. */
+  readonly value: unknown
+  readonly origin: Origin
+  /** Why it cannot be used; empty for a good document. */
+  readonly problems: readonly Problem[]
+}
+
+/** Splits and parses; never throws. Empty documents are left out. */
+export function readDocuments(text: string, file: string): RawDocument[] {
+  const chunks = splitDocuments(text)
+  const documents: RawDocument[] = []
+  for (const chunk of chunks.slice(0, MAX_DOCUMENTS)) {
+    const document = readDocument(chunk.text, chunk.line, file)
+    if (document) documents.push(document)
+  }
+  if (chunks.length > MAX_DOCUMENTS) {
+    const line = chunks[MAX_DOCUMENTS]?.line ?? 1
+    documents.push(
+      broken(
+        undefined,
+        file,
+        line,
+        'CONFIG_TOO_LARGE',
+        `The file holds more than ${MAX_DOCUMENTS} documents.`,
+        'Split it into several files.',
+      ),
+    )
+  }
+  return documents
+}
+
+/** Decodes the bytes of a file; a problem instead of text when they are too many or no UTF-8. */
+export function decodeFile(bytes: Uint8Array, file: string): string | Problem {
+  if (bytes.length > MAX_FILE_BYTES) {
+    return fileProblem(
+      file,
+      1,
+      'CONFIG_TOO_LARGE',
+      `The file is larger than ${MAX_FILE_BYTES / 1024 / 1024} MiB.`,
+      'Split it into several files.',
+    )
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    return fileProblem(file, 1, 'CONFIG_YAML_INVALID', 'The file is not UTF-8 text.', 'Save it as UTF-8.')
+  }
+}
+
+export function fileProblem(file: string, line: number, code: Problem['code'], message: string, hint: string): Problem {
+  return { severity: 'error', code, file, line, field: '', message, hint }
+}
+
+interface Chunk {
+  readonly text: string
+  /** 1-based line of the chunk's first line. */
+  readonly line: number
+}
+
+/** `---` at the start of a line ends whatever came before it, also inside scalars (YAML 1.2.2 §9.1.2), so text can be cut there. */
+function splitDocuments(text: string): Chunk[] {
+  const chunks: Chunk[] = []
+  const lines = text.split('\n')
+  let start = 0
+  let hasContent = false
+  let hasMarker = false
+  const cut = (end: number) => {
+    if (hasContent) chunks.push({ text: lines.slice(start, end).join('\n'), line: start + 1 })
+    start = end
+    hasContent = false
+    hasMarker = false
+  }
+  for (const [index, line] of lines.entries()) {
+    if (/^---(\s|$)/.test(line)) {
+      // Directives and comments before a first marker belong to the document that follows.
+      if (hasContent || hasMarker) cut(index)
+      hasMarker = true
+      if (/^---\s+[^\s#]/.test(line)) hasContent = true
+    } else if (/^\.\.\.(\s|$)/.test(line)) {
+      cut(index + 1)
+    } else if (!hasContent && !/^\s*(#.*)?$/.test(line) && (hasMarker || !line.startsWith('%'))) {
+      hasContent = true
+    }
+  }
+  cut(lines.length)
+  return chunks
+}
+
+function readDocument(text: string, firstLine: number, file: string): RawDocument | undefined {
+  const lines = new LineCounter()
+  let document: Document.Parsed
+  try {
+    document = parseDocument(text, {
+      lineCounter: lines,
+      uniqueKeys: false,
+      merge: true,
+      prettyErrors: false,
+      logLevel: 'silent',
+    })
+  } catch (error) {
+    // Recursion deeper than the stack.
+    const why = error instanceof RangeError ? 'it is nested too deeply' : String(error)
+    return broken(undefined, file, firstLine, 'CONFIG_YAML_INVALID', `The document cannot be parsed: ${why}.`, '')
+  }
+  const lineAt = (offset: number) => firstLine - 1 + lines.linePos(offset).line
+  const origin: Origin = {
+    file,
+    line: (path) => {
+      const offset = offsetOf(document, path)
+      return offset === undefined ? firstLine : lineAt(offset)
+    },
+  }
+  const problems: Problem[] = []
+  for (const error of document.errors.slice(0, 3)) {
+    problems.push(
+      fileProblem(
+        file,
+        lineAt(error.pos[0]),
+        'CONFIG_YAML_INVALID',
+        `Not valid YAML: ${error.message.replace(/\.$/, '')}.`,
+        'Check the indentation, quotes and brackets of this line and the one before it.',
+      ),
+    )
+  }
+  let value: unknown
+  try {
+    for (const double of duplicateKeys(document).slice(0, 3)) {
+      problems.push({
+        ...fileProblem(
+          file,
+          lineAt(double.offset),
+          'CONFIG_YAML_INVALID',
+          `The key ${JSON.stringify(double.key)} appears twice in one map.`,
+          'Keep one of the two: which of them would count is undefined.',
+        ),
+        field: formatPath(double.path),
+      })
+    }
+    value = document.toJS({ maxAliasCount: MAX_ALIASES })
+  } catch (error) {
+    const message =
+      error instanceof ReferenceError && error.message.includes('alias')
+        ? `The document's aliases expand to more than ${MAX_ALIASES} copies, or refer to nothing.`
+        : 'The document is nested too deeply.'
+    problems.push(fileProblem(file, firstLine, 'CONFIG_YAML_INVALID', message, 'Write the repeated part out.'))
+  }
+  if (problems.length === 0 && (value === null || value === undefined)) return undefined
+  return { value, origin, problems }
+}
+
+function broken(
+  value: unknown,
+  file: string,
+  line: number,
+  code: Problem['code'],
+  message: string,
+  hint: string,
+): RawDocument {
+  return { value, origin: { file, line: () => line }, problems: [fileProblem(file, line, code, message, hint)] }
+}
+
+/** Done here, in linear time: the library's own check compares each key with each. */
+function duplicateKeys(document: Document.Parsed): { key: string; offset: number; path: FieldPath }[] {
+  const found: { key: string; offset: number; path: FieldPath }[] = []
+  const walk = (node: unknown, path: FieldPath) => {
+    if (isMap(node)) {
+      const seen = new Set<string>()
+      for (const pair of node.items) {
+        const key = isScalar(pair.key) ? String(pair.key.value) : undefined
+        if (key !== undefined && key !== '<<') {
+          if (seen.has(key)) found.push({ key, offset: (pair.key as Node).range?.[0] ?? 0, path: [...path, key] })
+          seen.add(key)
+        }
+        walk(pair.value, [...path, key ?? '?'])
+      }
+    } else if (isSeq(node)) {
+      for (const [index, item] of node.items.entries()) walk(isPair(item) ? item.value : item, [...path, index])
+    }
+  }
+  walk(document.contents, [])
+  return found
+}
+
+/** Offset of the key (or list item) at the path, or of its nearest existing parent. */
+function offsetOf(document: Document.Parsed, path: FieldPath): number | undefined {
+  let node: unknown = document.contents
+  let offset = (document.contents as Node | null)?.range?.[0]
+  for (const step of path) {
+    if (isAlias(node)) node = node.resolve(document)
+    if (!isCollection(node)) break
+    if (isMap(node)) {
+      const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === String(step))
+      if (!pair) break
+      offset = (pair.key as Node).range?.[0] ?? offset
+      node = pair.value
+    } else if (isSeq(node) && typeof step === 'number') {
+      const item = node.items[step] as Node | undefined
+      if (!item) break
+      offset = item.range?.[0] ?? offset
+      node = item
+    } else break
+  }
+  return offset
+}

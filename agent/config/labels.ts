@@ -1,0 +1,28 @@
+// The labels and annotations that steer the mesh, each under two prefixes: istio.io/ for what people already have, and
+// ambit.io/, which wins where both are given. Must not live here: what follows from them.
+
+/** `dataplane-mode`, `use-waypoint`, `waypoint-for` …: the value and the key it stood under. */
+export function meshLabel(
+  labels: Readonly<Record<string, string>>,
+  name: string,
+): { readonly key: string; readonly value: string } | undefined {
+  for (const prefix of ['ambit.io/', 'istio.io/']) {
+    const key = `${prefix}${name}`
+    const value = labels[key]
+    if (value !== undefined && value !== '') return { key, value }
+  }
+  return undefined
+}
+
+/** The Gateway a pod or Service was made for (Gateway API's own label; Istio's older one). */
+export function gatewayName(labels: Readonly<Record<string, string>>): string | undefined {
+  return labels['gateway.networking.k8s.io/gateway-name'] ?? labels['istio.io/gateway-name']
+}
+
+/** Namespaces whose pods are never captured: without them nothing could start. */
+export const EXEMPT_NAMESPACES: readonly string[] = ['ambit-system', 'kube-system']
+
+/** A pod with a sidecar is one that has been given one; the wish alone (`inject: "true"`) excludes nothing. */
+export function hasSidecar(annotations: Readonly<Record<string, string>>): boolean {
+  return annotations['sidecar.istio.io/status'] !== undefined
+}

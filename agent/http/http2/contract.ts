@@ -2,14 +2,19 @@
 // connections. Must not live here: frames, state machines (session.ts, stream.ts), tunnels (tunnel.ts).
 import { systemClock, type Clock } from '../../base/clock.ts'
 import type { Connection, ConnectionHandler, OpenInfo } from '../../io/connection.ts'
-import type { ClientSession, ServerEvents, SessionEvents } from '../message.ts'
+import type { ClientSession } from '../message.ts'
 
 export interface Http2Options {
-  /** Receive window of each new stream, bytes. Default 4 MiB, as HBONE. */
+  /**
+   * Receive window a new stream begins with, bytes. Default 256 KiB: every stream of a connection can be stuck without
+   * `maxHeld` being reached, so that slow readers never stall the others.
+   */
+  readonly initialWindow?: number
+  /** Receive window a stream grows to while its reader keeps up (it doubles each time it is refilled). Default 4 MiB, as HBONE. */
   readonly streamWindow?: number
   /** Receive window of the connection, bytes. Default 16 MiB, as HBONE. */
   readonly connectionWindow?: number
-  /** Bytes received but held back because their streams are paused; above it the connection's window is no longer refilled. Default 16 MiB. */
+  /** Bytes received but held back because their streams are paused; above it the connection's window is no longer refilled. Default 64 MiB. */
   readonly maxHeld?: number
   /** Largest frame accepted, 16 384 … 16 777 215. Default 1 MiB. */
   readonly maxFrameSize?: number
@@ -74,24 +79,9 @@ export interface Http2ClientSession extends ClientSession {
   readonly extendedConnect: boolean
 }
 
-/** Makes the handler a listener serves with. */
-export type MakeHttp2Server = (
-  events: ServerEvents,
-  options?: Http2Options,
-  sessionEvents?: ServerSessionEvents,
-) => Http2Server
-
-/** A client that is bound to its connection by the caller: pass `handler` and `slot` to `Transport.connect`. */
-export interface Http2Client {
-  readonly handler: ConnectionHandler
-  readonly slot: unknown
-  readonly session: Http2ClientSession
-}
-
-export type MakeHttp2Client = (events: SessionEvents, options?: Http2Options) => Http2Client
-
 /** Options with their defaults filled in. */
 export interface ResolvedOptions {
+  readonly initialWindow: number
   readonly streamWindow: number
   readonly connectionWindow: number
   readonly maxHeld: number
@@ -109,9 +99,10 @@ const MIB = 1_048_576
 
 export function resolveOptions(options: Http2Options, server: boolean): ResolvedOptions {
   return {
-    streamWindow: options.streamWindow ?? 4 * MIB,
+    initialWindow: options.initialWindow ?? Math.min(MIB / 4, options.streamWindow ?? MIB / 4),
+    streamWindow: options.streamWindow ?? Math.max(4 * MIB, options.initialWindow ?? 0),
     connectionWindow: options.connectionWindow ?? 16 * MIB,
-    maxHeld: options.maxHeld ?? 16 * MIB,
+    maxHeld: options.maxHeld ?? 64 * MIB,
     maxFrameSize: options.maxFrameSize ?? MIB,
     maxHeaderList: options.maxHeaderList ?? (server ? 65_536 : 16_384),
     maxStreams: options.maxStreams ?? (server ? 200 : 100),

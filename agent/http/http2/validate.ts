@@ -1,0 +1,139 @@
+// Header lists to heads, with the rules of RFC 9113 §8.2 and §8.3: which pseudo-header fields, in which order, and which
+// fields may not stand here at all. A refusal is a string (why); the character rules were checked while decoding.
+// Must not live here: policy, normalisation of paths.
+import type { Headers, RequestHead, ResponseHead } from '../message.ts'
+
+const FORBIDDEN = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade'])
+const AUTHORITY = /^[^\s/?#@\\]+$/
+const DIGITS = /^[0-9]{1,15}$/
+
+export interface ParsedRequest {
+  readonly head: RequestHead
+  /** −1: none given. */
+  readonly contentLength: number
+  /** Answer 400 rather than reset: well formed as HTTP/2, wrong as HTTP. '' when nothing is wrong. */
+  readonly bad: string
+}
+
+/** The request of a header list, or why it is malformed. `extended`: `:protocol` is allowed (RFC 8441 §4). */
+export function parseRequest(fields: Headers, extended: boolean): ParsedRequest | string {
+  let method = ''
+  let scheme = ''
+  let authority: string | undefined
+  let path = ''
+  let protocol: string | undefined
+  let at = 0
+  for (; at < fields.length; at += 2) {
+    const name = fields[at] as string
+    if (name.charCodeAt(0) !== 0x3a) break
+    const value = fields[at + 1] as string
+    if (name === ':method' && method === '') method = value
+    else if (name === ':scheme' && scheme === '') scheme = value
+    else if (name === ':authority' && authority === undefined) authority = value
+    else if (name === ':path' && path === '') path = value
+    else if (name === ':protocol' && protocol === undefined && extended) protocol = value
+    else return `'${name}' is repeated or unknown`
+    if (value === '') return `'${name}' is empty`
+  }
+  const headers = fields.slice(at)
+  const rest = checkFields(headers)
+  if (rest.wrong !== '') return rest.wrong
+  if (method === '') return "':method' is missing"
+  if (method === 'CONNECT' && protocol === undefined) {
+    if (scheme !== '' || path !== '') return "CONNECT has a ':scheme' or ':path'"
+    if (authority === undefined) return "CONNECT has no ':authority'"
+  } else {
+    if (scheme === '' || path === '') return "':scheme' or ':path' is missing"
+    if (protocol !== undefined && method !== 'CONNECT') return "':protocol' without CONNECT"
+    if (path.charCodeAt(0) !== 0x2f && !(path === '*' && method === 'OPTIONS')) return "':path' does not begin with '/'"
+  }
+  let bad = ''
+  if (rest.host !== undefined) {
+    if (authority === undefined) authority = rest.host
+    else if (authority !== rest.host && authority.toLowerCase() !== rest.host.toLowerCase()) {
+      bad = "':authority' and 'host' differ"
+    }
+  }
+  if (authority !== undefined && !AUTHORITY.test(authority)) bad = 'the authority is not a host with an optional port'
+  if (rest.hosts > 1) bad = "'host' is repeated"
+  return {
+    head: { method, scheme, authority: authority ?? '', path, protocol: protocol ?? '', headers },
+    contentLength: rest.contentLength,
+    bad,
+  }
+}
+
+/** The response of a header list, or why it is malformed. */
+export function parseResponse(fields: Headers): { head: ResponseHead; contentLength: number } | string {
+  if (fields[0] !== ':status') return "':status' is missing"
+  const text = fields[1] as string
+  const status = Number(text)
+  if (text.length !== 3 || !(status >= 100 && status <= 999) || !DIGITS.test(text)) return `':status' is '${text}'`
+  const headers = fields.slice(2)
+  const rest = checkFields(headers)
+  if (rest.wrong !== '') return rest.wrong
+  return { head: { status, headers }, contentLength: rest.contentLength }
+}
+
+/** Why trailers are malformed, or ''. */
+export function checkTrailers(fields: Headers): string {
+  return checkFields(fields).wrong
+}
+
+const checked = { wrong: '', host: undefined as string | undefined, hosts: 0, contentLength: -1 }
+
+/** The rules of regular fields. Takes `host` out of the list, joins `cookie` crumbs (§8.2.3). The answer is reused. */
+function checkFields(headers: Headers): typeof checked {
+  checked.wrong = ''
+  checked.host = undefined
+  checked.hosts = 0
+  checked.contentLength = -1
+  let cookie = -1
+  let to = 0
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i] as string
+    const value = headers[i + 1] as string
+    switch (name.length) {
+      case 2:
+        if (name === 'te' && value !== 'trailers') checked.wrong = "'te' is not 'trailers'"
+        break
+      case 4:
+        if (name === 'host') {
+          checked.host ??= value
+          checked.hosts++
+          continue
+        }
+        break
+      case 6:
+        if (name === 'cookie') {
+          if (cookie >= 0) {
+            headers[cookie] = `${headers[cookie] as string}; ${value}`
+            continue
+          }
+          cookie = to + 1
+        }
+        break
+      case 14:
+        if (name === 'content-length') {
+          if (!DIGITS.test(value)) checked.wrong = "'content-length' is not a number"
+          else if (checked.contentLength >= 0 && checked.contentLength !== Number(value)) {
+            checked.wrong = "'content-length' is repeated"
+          } else if (checked.contentLength >= 0) continue
+          else checked.contentLength = Number(value)
+        }
+        break
+      case 7:
+      case 10:
+      case 16:
+      case 17:
+        if (FORBIDDEN.has(name)) checked.wrong = `'${name}' is not allowed in HTTP/2`
+        break
+    }
+    if (name.charCodeAt(0) === 0x3a) checked.wrong = `'${name}' stands after or without its head`
+    headers[to] = name
+    headers[to + 1] = value
+    to += 2
+  }
+  headers.length = to
+  return checked
+}

@@ -50,7 +50,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	/* Room for counters of later versions: a pinned map cannot grow. */
 	__uint(max_entries, 128);
-	__type(key, __u32);
+	/* The enum itself, so that its names are in the BTF. */
+	__type(key, enum counter);
 	__type(value, __u64);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ambit_counters SEC(".maps");

@@ -7,7 +7,7 @@
 
 struct connect_case {
 	struct connect_facts facts;
-	__u32 verdict;
+	enum connect_verdict verdict;
 	__u32 padding;
 };
 
@@ -22,7 +22,7 @@ int test_connect(struct connect_case *input)
 
 struct lookup_case {
 	struct lookup_facts facts;
-	__u32 verdict;
+	enum lookup_verdict verdict;
 	__u32 padding;
 };
 

@@ -39,7 +39,10 @@ def connect(ask):
     sock = make(ask) if "socket" not in ask else sockets[ask["socket"]]
     try:
         if ask.get("fastopen"):
+            # A timeout makes the socket non-blocking, which such a send does not wait for.
+            sock.settimeout(None)
             sock.sendto(ask["fastopen"].encode(), MSG_FASTOPEN, (ask["to"], ask["port"]))
+            sock.settimeout(3)
         else:
             sock.connect((ask["to"], ask["port"]))
     except OSError:

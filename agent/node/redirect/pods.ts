@@ -161,6 +161,17 @@ export function uninstall(programs: NodePrograms, pinRoot: string, cookie: bigin
   ambit_pods.delete(cookie)
 }
 
+/** Takes out what earlier agents left of pods whose namespace no longer exists. */
+export function purge(programs: NodePrograms, pinRoot: string): void {
+  for (const name of podPins(pinRoot)) {
+    const pin = parsePin(name)
+    if (!pin) continue
+    const link = openPinnedLink(`${pinRoot}/pods/${name}`)
+    if (link.info().target === 0n) uninstall(programs, pinRoot, pin.cookie, link)
+    else link.close()
+  }
+}
+
 /** Whether plaintext is refused by the kernel or handed to the agent. */
 export function setRefusePlaintext(programs: NodePrograms, cookie: bigint, refuse: boolean): void {
   const value = programs.maps.ambit_pods.get(cookie)

@@ -15,7 +15,16 @@ import type { PodHandle, PodListeners, Redirect } from './contract.ts'
 import { readCounters } from './counters.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
 import { noteOnBehalf, originalDestinationOf } from './notes.ts'
-import { checkUid, install, makeListeners, parsePin, setAddresses, setRefusePlaintext, uninstall } from './pods.ts'
+import {
+  checkUid,
+  install,
+  makeListeners,
+  parsePin,
+  purge,
+  setAddresses,
+  setRefusePlaintext,
+  uninstall,
+} from './pods.ts'
 import { openPrograms, podPins, removePins, type NodePrograms } from './programs.ts'
 
 export interface RedirectOptions {
@@ -49,6 +58,7 @@ export async function openRedirect(options: RedirectOptions): Promise<Redirect> 
   requireNeeds(features)
   const programs = await openPrograms(options.cgroup, options.pinRoot)
   exempt(programs, options.agentCgroupIds)
+  purge(programs, options.pinRoot)
   return new KernelRedirect(programs, options.pinRoot, features)
 }
 

@@ -122,6 +122,29 @@ export const Pod: Codec<Pod> = {
   },
 }
 
+/** enum counter */
+export const Counter = {
+  COUNT_REDIRECTED: 0,
+  COUNT_PASSED_LOCAL: 1,
+  COUNT_PASSED_AGENT: 2,
+  COUNT_CAPTURED: 3,
+  COUNT_TUNNELLED: 4,
+  COUNT_JUDGED: 5,
+  COUNT_DELIVERED: 6,
+  COUNT_SELF: 7,
+  COUNT_DROP_NO_MEMORY: 8,
+  COUNT_DROP_FLOW_NOT_FILED: 9,
+  COUNT_DROP_NOTE_LOST: 10,
+  COUNT_DROP_NO_OUTBOUND_LISTENER: 11,
+  COUNT_DROP_NO_HBONE_LISTENER: 12,
+  COUNT_DROP_NO_PLAINTEXT_LISTENER: 13,
+  COUNT_DROP_PLAINTEXT_REFUSED: 14,
+  COUNT_DROP_LISTENER_DIALLED: 15,
+  COUNT_DROP_UNKNOWN_NAMESPACE: 16,
+  COUNT_DROP_ASSIGN_FAILED: 17,
+  COUNTERS: 18,
+} as const
+
 /** Names, types and layout of sk_lookup.bpf.o, for openObject. */
 export const skLookupSchema = {
   name: 'sk_lookup',

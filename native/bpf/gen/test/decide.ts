@@ -268,6 +268,27 @@ export const PeerCase: Codec<PeerCase> = {
   },
 }
 
+/** enum connect_verdict */
+export const ConnectVerdict = {
+  CONNECT_PASS: 0,
+  CONNECT_PASS_AGENT: 1,
+  CONNECT_PASS_LOCAL: 2,
+  CONNECT_CAPTURE: 3,
+} as const
+
+/** enum lookup_verdict */
+export const LookupVerdict = {
+  LOOKUP_PASS: 0,
+  LOOKUP_DELIVER: 1,
+  LOOKUP_SELF: 2,
+  LOOKUP_OUTBOUND: 3,
+  LOOKUP_HBONE: 4,
+  LOOKUP_PLAINTEXT: 5,
+  LOOKUP_REFUSE_PLAINTEXT: 6,
+  LOOKUP_REFUSE_DIALLED: 7,
+  LOOKUP_REFUSE_UNKNOWN: 8,
+} as const
+
 /** Names, types and layout of decide.bpf.o, for openObject. */
 export const decideSchema = {
   name: 'decide',

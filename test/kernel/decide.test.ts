@@ -1,0 +1,231 @@
+// The kernel's decisions, run by the kernel on facts made up here (BPF_PROG_TEST_RUN): one row a rule.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { openObject, type BpfModule } from '../../native/bpf/index.ts'
+import { encode, decode, type Codec } from '../../native/bpf/codec.ts'
+import {
+  AddressCase,
+  ConnectCase,
+  decideSchema,
+  LookupCase,
+  PeerCase,
+  type LookupFacts,
+} from '../../native/bpf/gen/test/decide.ts'
+import { counterNames } from '../../agent/node/redirect/counters.ts'
+import { kernelAddress, noteKinds } from '../../agent/node/redirect/notes.ts'
+
+const objectFile = (name: string): string => new URL(`../../bpf/build/${name}.bpf.o`, import.meta.url).pathname
+
+/** Names of an enum of an object, by value. */
+function enumOf(file: string, name: string): Record<number, string> {
+  const object = openObject(objectFile(file))
+  object.close()
+  for (const type of object.btf.types) {
+    if (type.kind !== 'enum' || type.name !== name) continue
+    return Object.fromEntries(type.values.map((entry) => [Number(entry.value), entry.name]))
+  }
+  throw new Error(`${file} has no enum ${name}`)
+}
+
+const PASSING = 1
+const CAPTURED = 2
+const ports = { outbound: 61_001, hbone: 61_002, plaintext: 61_003 }
+
+describe('the kernel’s decisions', () => {
+  let module: BpfModule<typeof decideSchema>
+  const connectVerdicts = enumOf('decide', 'connect_verdict')
+  const lookupVerdicts = enumOf('decide', 'lookup_verdict')
+
+  beforeAll(async () => {
+    module = await openObject(objectFile('decide'), decideSchema).load()
+  })
+  afterAll(() => module.close())
+
+  function run<T>(program: keyof typeof module.programs, codec: Codec<T>, input: T): T {
+    return decode(codec, module.programs[program].testRun({ context: encode(codec, input) }).context)
+  }
+
+  describe('about connect()', () => {
+    const captured = {
+      destination: '10.96.0.7',
+      is_tcp: 1,
+      is_agent: 0,
+      is_own: 0,
+      pod_state: CAPTURED,
+    }
+    it.each([
+      { what: 'TCP of a captured pod', facts: {}, verdict: 'CONNECT_CAPTURE' },
+      { what: 'the same over IPv6', facts: { destination: 'fd00::1' }, verdict: 'CONNECT_CAPTURE' },
+      { what: 'the same v4-mapped', facts: { destination: '::ffff:10.96.0.7' }, verdict: 'CONNECT_CAPTURE' },
+      { what: 'a link-local IPv4 address', facts: { destination: '169.254.169.254' }, verdict: 'CONNECT_CAPTURE' },
+      { what: 'a namespace that is not enrolled', facts: { pod_state: 0 }, verdict: 'CONNECT_PASS' },
+      { what: 'a pod on its way in or out', facts: { pod_state: PASSING }, verdict: 'CONNECT_PASS' },
+      { what: 'what is not TCP', facts: { is_tcp: 0 }, verdict: 'CONNECT_PASS' },
+      { what: 'the agent', facts: { is_agent: 1 }, verdict: 'CONNECT_PASS_AGENT' },
+      { what: 'the agent to loopback', facts: { is_agent: 1, destination: '::1' }, verdict: 'CONNECT_PASS_AGENT' },
+      { what: 'loopback', facts: { destination: '127.0.0.1' }, verdict: 'CONNECT_PASS_LOCAL' },
+      { what: 'the far end of 127/8', facts: { destination: '127.255.255.254' }, verdict: 'CONNECT_PASS_LOCAL' },
+      { what: 'IPv6 loopback', facts: { destination: '::1' }, verdict: 'CONNECT_PASS_LOCAL' },
+      { what: 'the unspecified address', facts: { destination: '0.0.0.0' }, verdict: 'CONNECT_PASS_LOCAL' },
+      { what: 'the unspecified IPv6 address', facts: { destination: '::' }, verdict: 'CONNECT_PASS_LOCAL' },
+      { what: 'the pod’s own address', facts: { is_own: 1 }, verdict: 'CONNECT_PASS_LOCAL' },
+      { what: 'a link-local IPv6 address', facts: { destination: 'fe80::1' }, verdict: 'CONNECT_PASS_LOCAL' },
+      { what: 'what only looks like loopback', facts: { destination: '::2' }, verdict: 'CONNECT_CAPTURE' },
+    ])('$what: $verdict', ({ facts, verdict }) => {
+      const { destination, ...rest } = { ...captured, ...facts }
+      const input = { facts: { ...rest, destination: kernelAddress(destination), port: 80 }, verdict: 99 }
+      expect(connectVerdicts[run('test_connect', ConnectCase, input).verdict]).toBe(verdict)
+    })
+  })
+
+  describe('about a new connection', () => {
+    const facts: Omit<LookupFacts, 'remote' | 'local'> & { remote: string; local: string } = {
+      remote: '10.1.0.9',
+      local: '10.1.0.5',
+      local_port: 8080,
+      flow: 0,
+      remote_is_own: 0,
+      pod: { listener_ports: Object.values(ports), state: CAPTURED, refuse_plaintext: 0 },
+    }
+    const refusing = { ...facts.pod, refuse_plaintext: 1 }
+    const passing = { ...facts.pod, state: PASSING }
+    const unknown = { listener_ports: [0, 0, 0], state: 0, refuse_plaintext: 0 }
+    const own = { remote: '10.1.0.5' }
+    const loopback = { remote: '127.0.0.1', local: '127.0.0.1' }
+    const captured = { ...loopback, local_port: 1, flow: noteKinds.dialled }
+    it.each([
+      { what: 'plaintext', change: {}, verdict: 'LOOKUP_PLAINTEXT' },
+      { what: 'plaintext where it is refused', change: { pod: refusing }, verdict: 'LOOKUP_REFUSE_PLAINTEXT' },
+      { what: 'the tunnel port', change: { local_port: 15_008 }, verdict: 'LOOKUP_HBONE' },
+      {
+        what: 'the tunnel port under STRICT',
+        change: { local_port: 15_008, pod: refusing },
+        verdict: 'LOOKUP_HBONE',
+      },
+      {
+        what: 'the tunnel port from the pod itself',
+        change: { ...own, local_port: 15_008 },
+        verdict: 'LOOKUP_HBONE',
+      },
+      { what: 'the pod calling its own address', change: own, verdict: 'LOOKUP_SELF' },
+      { what: 'the same under STRICT', change: { ...own, pod: refusing }, verdict: 'LOOKUP_SELF' },
+      { what: 'the pod’s second address', change: { remote_is_own: 1 }, verdict: 'LOOKUP_SELF' },
+      { what: 'loopback', change: loopback, verdict: 'LOOKUP_SELF' },
+      { what: 'IPv6 loopback', change: { remote: '::1', local: '::1' }, verdict: 'LOOKUP_SELF' },
+      {
+        what: 'the outbound listener dialled',
+        change: { ...loopback, local_port: ports.outbound },
+        verdict: 'LOOKUP_REFUSE_DIALLED',
+      },
+      {
+        what: 'the plaintext listener dialled',
+        change: { ...loopback, local_port: ports.plaintext },
+        verdict: 'LOOKUP_REFUSE_DIALLED',
+      },
+      {
+        what: 'a listener dialled while passing',
+        change: { ...loopback, local_port: ports.hbone, pod: passing },
+        verdict: 'LOOKUP_REFUSE_DIALLED',
+      },
+      { what: 'a captured connection', change: captured, verdict: 'LOOKUP_OUTBOUND' },
+      {
+        what: 'a captured connection while the pod leaves',
+        change: { ...captured, pod: passing },
+        verdict: 'LOOKUP_OUTBOUND',
+      },
+      { what: 'a delivery', change: { ...own, flow: noteKinds.onBehalf }, verdict: 'LOOKUP_DELIVER' },
+      {
+        what: 'a delivery to the tunnel port’s number',
+        change: { local_port: 15_008, flow: noteKinds.onBehalf },
+        verdict: 'LOOKUP_DELIVER',
+      },
+      { what: 'a pod that leaves', change: { pod: passing }, verdict: 'LOOKUP_PASS' },
+      { what: 'a namespace without an entry', change: { pod: unknown }, verdict: 'LOOKUP_REFUSE_UNKNOWN' },
+      {
+        what: 'loopback of a namespace without an entry',
+        change: { ...loopback, pod: unknown },
+        verdict: 'LOOKUP_REFUSE_UNKNOWN',
+      },
+      { what: 'a flow of no known kind', change: { flow: noteKinds.client }, verdict: 'LOOKUP_PLAINTEXT' },
+    ])('$what: $verdict', ({ change, verdict }) => {
+      const { remote, local, ...rest } = { ...facts, ...change }
+      const input = { facts: { ...rest, remote: kernelAddress(remote), local: kernelAddress(local) }, verdict: 99 }
+      expect(lookupVerdicts[run('test_lookup', LookupCase, input).verdict]).toBe(verdict)
+    })
+  })
+
+  describe('about the answer of getpeername()', () => {
+    const INET = 2
+    const INET6 = 10
+    const peer = (kind: number, change: { peer?: string; port?: number; family?: number; noted?: string }) =>
+      run('test_peer', PeerCase, {
+        facts: {
+          peer: kernelAddress(change.peer ?? '127.0.0.1'),
+          port: change.port ?? 1,
+          family: change.family ?? INET,
+          note: { address: kernelAddress(change.noted ?? '10.96.0.7'), port: 80, kind },
+        },
+        answered: 9,
+        travels: 9,
+        accepted_kind: 99,
+      })
+
+    it('is what the pod dialled, as long as the socket is captured', () => {
+      expect(peer(noteKinds.dialled, {}).answered).toBe(1)
+      expect(peer(noteKinds.dialled, { peer: '::1', family: INET6 }).answered).toBe(1)
+      expect(peer(noteKinds.dialled, { peer: '10.96.0.9' }).answered).toBe(0)
+      expect(peer(noteKinds.dialled, { port: 8080 }).answered).toBe(0)
+    })
+
+    it('is the real client on the app’s socket', () => {
+      expect(peer(noteKinds.client, { peer: '10.1.0.5', port: 40_000 }).answered).toBe(1)
+    })
+
+    it('is never an IPv6 address on an IPv4 socket', () => {
+      expect(peer(noteKinds.client, { noted: 'fd00::1' }).answered).toBe(0)
+      expect(peer(noteKinds.client, { noted: 'fd00::1', family: INET6 }).answered).toBe(1)
+    })
+
+    it('is the true peer on the agent’s own sockets', () => {
+      expect(peer(noteKinds.captured, {}).answered).toBe(0)
+      expect(peer(noteKinds.onBehalf, {}).answered).toBe(0)
+      expect(peer(0, {}).answered).toBe(0)
+    })
+
+    it('lets only captured and delivering sockets’ notes travel, each as what it means at the other end', () => {
+      expect(peer(noteKinds.dialled, {})).toMatchObject({ travels: 1, accepted_kind: noteKinds.captured })
+      expect(peer(noteKinds.onBehalf, { peer: '10.1.0.5', port: 80 })).toMatchObject({
+        travels: 1,
+        accepted_kind: noteKinds.client,
+      })
+      expect(peer(noteKinds.dialled, { port: 2 }).travels).toBe(0)
+      expect(peer(noteKinds.captured, {}).travels).toBe(0)
+      expect(peer(noteKinds.client, {}).travels).toBe(0)
+    })
+  })
+
+  it.each([
+    { text: '127.0.0.1', v4: 1, loopback: 1, unspecified: 0, link_local: 0 },
+    { text: '128.0.0.1', v4: 1, loopback: 0, unspecified: 0, link_local: 0 },
+    { text: '0.0.0.0', v4: 1, loopback: 0, unspecified: 1, link_local: 0 },
+    { text: '::', v4: 0, loopback: 0, unspecified: 1, link_local: 0 },
+    { text: '::1', v4: 0, loopback: 1, unspecified: 0, link_local: 0 },
+    { text: '::127.0.0.1', v4: 0, loopback: 0, unspecified: 0, link_local: 0 },
+    { text: 'febf::1', v4: 0, loopback: 0, unspecified: 0, link_local: 1 },
+    { text: 'fec0::1', v4: 0, loopback: 0, unspecified: 0, link_local: 0 },
+    { text: '1::', v4: 0, loopback: 0, unspecified: 0, link_local: 0 },
+  ])('know $text', ({ text, ...expected }) => {
+    const input = { address: kernelAddress(text), v4: 9, loopback: 9, unspecified: 9, link_local: 9 }
+    expect(run('test_address', AddressCase, input)).toMatchObject(expected)
+  })
+
+  it('name their counters as user space does', () => {
+    const names = Object.entries(enumOf('sk_lookup', 'counter')).filter(([, name]) => name !== 'COUNTERS')
+    const spelt = names.map(([, name]) =>
+      name
+        .replace(/^COUNT_/, '')
+        .toLowerCase()
+        .replace(/^(drop|passed)_/, (_, word: string) => `${word === 'drop' ? 'dropped' : word}.`),
+    )
+    expect(spelt).toEqual([...counterNames])
+  })
+})

@@ -1,0 +1,240 @@
+// The certificate authority of the mesh: a self-signed root made once and kept, or one that was given. Issues leaves for
+// identities and for control's own server. The only file that uses an x509 library. Must not live here: who may have
+// which identity (control/issue), where the files are told from (control/main).
+import 'reflect-metadata'
+import { createPrivateKey, randomBytes, webcrypto, X509Certificate as NodeCertificate } from 'node:crypto'
+import { chmod, mkdir, open, readFile, rename } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as x509 from '@peculiar/x509'
+import type { Clock } from '../base/clock.ts'
+import { AmbitError, messageOf } from '../base/errors.ts'
+import { canonicalIp } from '../base/ip.ts'
+import type { KeyPair } from '../io/connection.ts'
+import { formatIdentity, parseIdentity, type Identity } from '../mesh/identity.ts'
+import { mergePem } from './bundle.ts'
+import { generateKey, keyPem } from './csr.ts'
+
+x509.cryptoProvider.set(webcrypto as Crypto)
+
+const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
+const DAY_MS = 86_400_000
+const ROOT_DAYS = 3_650
+/** Clocks of nodes differ: a leaf is valid a little before it was made (Istio's grace). */
+const SKEW_MS = 120_000
+const SUBJECT_ALT_NAME = '2.5.29.17'
+
+/** What control issues with; external CAs stand behind the same interface. */
+export interface Authority {
+  /** PEM roots for the whole mesh. */
+  readonly trustBundle: string
+  /** PEM chain: leaf, intermediates, trust bundle last. Rejects with CSR_INVALID. */
+  issue(csr: string, identity: Identity, validitySeconds: number): Promise<readonly string[]>
+  /** A certificate for control's own server, with DNS names and addresses. */
+  serverCertificate(names: readonly string[], validitySeconds: number): Promise<KeyPair & { readonly notAfter: number }>
+}
+
+export interface AuthorityMaterial {
+  /** PEM of the certificate that signs leaves. */
+  readonly certificate: string
+  /** PEM, PKCS#8 or SEC1. */
+  readonly key: string
+  /** PEM of the intermediates between `certificate` and a root, `certificate` first when it is one; '' for a root. */
+  readonly intermediates?: string
+  /** PEM roots; default `certificate`. */
+  readonly roots?: string
+}
+
+/** Loads STATE/ca-key.pem and STATE/root-cert.pem, or makes them. Rejects with CA_STATE_INVALID naming the file. */
+export async function openAuthority(stateDir: string, organization: string, clock: Clock): Promise<Authority> {
+  const keyFile = join(stateDir, 'ca-key.pem')
+  const rootFile = join(stateDir, 'root-cert.pem')
+  await mkdir(stateDir, { recursive: true, mode: 0o755 })
+  const [key, certificate] = await Promise.all([readIfThere(keyFile), readIfThere(rootFile)])
+  if (key !== undefined && certificate !== undefined) {
+    await chmod(keyFile, 0o600)
+    return await authorityOf({ key, certificate }, clock, `${keyFile} and ${rootFile}`)
+  }
+  if (key !== undefined) {
+    // The certificate is written last: a key alone is what an interrupted first start leaves. A certificate alone is not.
+    return await makeRoot(stateDir, organization, clock, key)
+  }
+  if (certificate !== undefined) {
+    throw new AmbitError('CA_STATE_INVALID', `${rootFile} is there and its key ${keyFile} is not.`, {
+      hint: 'Restore the key, or remove the certificate to make a new root (every workload then needs a new certificate).',
+    })
+  }
+  return await makeRoot(stateDir, organization, clock)
+}
+
+/** Checks that the parts fit together. Rejects with CA_STATE_INVALID. */
+export async function authorityOf(material: AuthorityMaterial, clock: Clock, where: string): Promise<Authority> {
+  let certificate: NodeCertificate
+  let signingKey: CryptoKey
+  try {
+    certificate = new NodeCertificate(material.certificate)
+    const key = createPrivateKey(material.key)
+    if (!certificate.checkPrivateKey(key)) throw new Error('the key does not belong to the certificate')
+    if (!certificate.ca) throw new Error('the certificate is not that of a CA')
+    signingKey = await importKey(keyPem(key))
+  } catch (error) {
+    throw new AmbitError(
+      'CA_STATE_INVALID',
+      `The certificate authority in ${where} cannot be used: ${messageOf(error)}`,
+      {
+        hint: 'Both must be PEM; the key must be EC P-256.',
+        cause: error,
+      },
+    )
+  }
+  if (certificate.validToDate.getTime() <= clock.now()) {
+    throw new AmbitError('CA_STATE_INVALID', `The root certificate in ${where} expired on ${certificate.validTo}.`, {
+      hint: 'Remove it and its key to make a new root, and restart the agents with the new root file.',
+    })
+  }
+  return new LocalAuthority(material, signingKey, clock)
+}
+
+async function makeRoot(stateDir: string, organization: string, clock: Clock, oldKey?: string): Promise<Authority> {
+  const keyText = oldKey ?? keyPem((await generateKey()).privateKey)
+  const privateKey = await importKey(keyText)
+  const publicKey = await publicHalf(privateKey)
+  const root = await x509.X509CertificateGenerator.createSelfSigned({
+    serialNumber: serial(),
+    name: [{ O: [organization] }],
+    notBefore: new Date(clock.now() - SKEW_MS),
+    notAfter: new Date(clock.now() + ROOT_DAYS * DAY_MS),
+    signingAlgorithm: ALGORITHM,
+    keys: { privateKey, publicKey },
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(publicKey),
+    ],
+  })
+  const certificate = `${root.toString('pem')}\n`
+  await writeWhole(join(stateDir, 'ca-key.pem'), keyText, 0o600)
+  await writeWhole(join(stateDir, 'root-cert.pem'), certificate, 0o644)
+  return await authorityOf({ key: keyText, certificate }, clock, stateDir)
+}
+
+class LocalAuthority implements Authority {
+  readonly trustBundle: string
+  readonly #issuer: x509.X509Certificate
+  readonly #intermediates: string
+  readonly #key: CryptoKey
+  readonly #clock: Clock
+
+  constructor(material: AuthorityMaterial, key: CryptoKey, clock: Clock) {
+    this.trustBundle = mergePem(material.roots ?? material.certificate)
+    this.#issuer = new x509.X509Certificate(material.certificate)
+    this.#intermediates = mergePem(material.intermediates ?? '')
+    this.#key = key
+    this.#clock = clock
+  }
+
+  async issue(csr: string, identity: Identity, validitySeconds: number): Promise<readonly string[]> {
+    const publicKey = await this.#checkRequest(csr, identity)
+    const name = new x509.SubjectAlternativeNameExtension([{ type: 'url', value: formatIdentity(identity) }], true)
+    const { leaf } = await this.#leaf(publicKey, [name], validitySeconds, '')
+    return [leaf, ...(this.#intermediates ? [this.#intermediates] : []), this.trustBundle]
+  }
+
+  async serverCertificate(names: readonly string[], validitySeconds: number) {
+    const { privateKey, publicKey } = await generateKey()
+    const spki = publicKey.export({ type: 'spki', format: 'der' })
+    const imported = await webcrypto.subtle.importKey('spki', new Uint8Array(spki), ALGORITHM, true, ['verify'])
+    const alternatives = names.map((value) =>
+      canonicalIp(value) === undefined ? ({ type: 'dns', value } as const) : ({ type: 'ip', value } as const),
+    )
+    const extension = new x509.SubjectAlternativeNameExtension(alternatives, false)
+    const { leaf, notAfter } = await this.#leaf(imported as CryptoKey, [extension], validitySeconds, 'ambit-control')
+    return { certificate: leaf + this.#intermediates, key: keyPem(privateKey), notAfter }
+  }
+
+  /** The request's key, after its signature and what it asks for were checked. */
+  async #checkRequest(text: string, identity: Identity): Promise<CryptoKey> {
+    try {
+      const request = new x509.Pkcs10CertificateRequest(text)
+      if (!(await request.verify())) throw new Error('its signature does not match its key')
+      const { name, namedCurve } = request.publicKey.algorithm as { name: string; namedCurve?: string }
+      if (name !== 'ECDSA' || namedCurve !== 'P-256') throw new Error(`its key is ${namedCurve ?? name}, not P-256`)
+      const extension = request.extensions.find(({ type }) => type === SUBJECT_ALT_NAME)
+      if (extension) {
+        // By type the library answers null for a request: read from the raw extension.
+        const { items } = new x509.SubjectAlternativeNameExtension(extension.rawData).names
+        const [only] = items
+        if (items.length !== 1 || only?.type !== 'url') throw new Error('it must ask for exactly one URI name')
+        if (formatIdentity(parseIdentity(only.value)) !== formatIdentity(identity)) {
+          throw new Error(`it asks for ${only.value}, not for ${formatIdentity(identity)}`)
+        }
+      }
+      return await request.publicKey.export()
+    } catch (error) {
+      throw new AmbitError('CSR_INVALID', `The signing request cannot be used: ${messageOf(error)}`, { cause: error })
+    }
+  }
+
+  async #leaf(publicKey: CryptoKey, names: x509.Extension[], validitySeconds: number, subject: string) {
+    const now = this.#clock.now()
+    const notAfter = Math.min(now + validitySeconds * 1_000, this.#issuer.notAfter.getTime())
+    const certificate = await x509.X509CertificateGenerator.create({
+      serialNumber: serial(),
+      subject: subject === '' ? [] : [{ CN: [subject] }],
+      issuer: this.#issuer.subject,
+      notBefore: new Date(now - SKEW_MS),
+      notAfter: new Date(notAfter),
+      signingAlgorithm: ALGORITHM,
+      publicKey,
+      signingKey: this.#key,
+      extensions: [
+        new x509.BasicConstraintsExtension(false, undefined, true),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment, true),
+        new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth], false),
+        await x509.AuthorityKeyIdentifierExtension.create(this.#issuer.publicKey),
+        await x509.SubjectKeyIdentifierExtension.create(publicKey),
+        ...names,
+      ],
+    })
+    return { leaf: `${certificate.toString('pem')}\n`, notAfter }
+  }
+}
+
+/** 127 random bits: positive, and never the same twice. */
+function serial(): string {
+  const bytes = randomBytes(16)
+  bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40
+  return bytes.toString('hex')
+}
+
+async function importKey(pkcs8Pem: string): Promise<CryptoKey> {
+  const bytes = createPrivateKey(pkcs8Pem).export({ type: 'pkcs8', format: 'der' })
+  return (await webcrypto.subtle.importKey('pkcs8', new Uint8Array(bytes), ALGORITHM, true, ['sign'])) as CryptoKey
+}
+
+async function publicHalf(privateKey: CryptoKey): Promise<CryptoKey> {
+  const { d: _private, ...jwk } = await webcrypto.subtle.exportKey('jwk', privateKey)
+  const key = await webcrypto.subtle.importKey('jwk', { ...jwk, key_ops: ['verify'] }, ALGORITHM, true, ['verify'])
+  return key as CryptoKey
+}
+
+async function readIfThere(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw new AmbitError('CA_STATE_INVALID', `${file} cannot be read: ${messageOf(error)}`, { cause: error })
+  }
+}
+
+/** Whole or not at all. */
+async function writeWhole(file: string, text: string, mode: number): Promise<void> {
+  const handle = await open(`${file}.new`, 'w', mode)
+  try {
+    await handle.writeFile(text)
+    await handle.chmod(mode)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+  await rename(`${file}.new`, file)
+}

@@ -1,0 +1,246 @@
+// The small HTTP servers a program has for people and machines around it: metrics, readiness, and the admin server with
+// the state and the log level. The admin server listens on loopback or a unix socket only; nothing here ever shows a
+// private key. Must not live here: the mesh's traffic (http/), what the state is (each program gives it).
+import { chmodSync, rmSync } from 'node:fs'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { connect } from 'node:net'
+import { isLoopback, joinHostPort, parseIp, splitHostPort } from '../base/ip.ts'
+import { AmbitError, messageOf } from '../base/errors.ts'
+import type { Logger } from '../base/log.ts'
+import { CONTENT_TYPE, type Metrics } from './exposition.ts'
+import type { Readiness } from './readiness.ts'
+
+export interface AdminReply {
+  readonly status: number
+  readonly type: string
+  readonly body: string
+}
+
+export interface AdminRoute {
+  readonly method: 'GET' | 'POST'
+  /** One line for the index page. */
+  readonly about: string
+  handle(query: URLSearchParams): AdminReply | Promise<AdminReply>
+}
+
+export interface AdminOptions {
+  /** `HOST:PORT` (port 0: any) or `unix:PATH`. */
+  readonly listen: string
+  /** By path, as in `/metrics`. GET / lists them. */
+  readonly routes: Readonly<Record<string, AdminRoute>>
+  /** Refuse to listen anywhere but on loopback or a unix socket (ADMIN_NOT_LOCAL). */
+  readonly localOnly: boolean
+  readonly log: Logger
+}
+
+export interface AdminServer {
+  /** `HOST:PORT` with the port really used, or `unix:PATH`. */
+  readonly address: string
+  close(): Promise<void>
+}
+
+/** A client has this long for its request; nothing here is slow or large. */
+const REQUEST_MS = 10_000
+/** Connections at once; more are refused by closing them. */
+const MAX_CONNECTIONS = 64
+
+/** Opens a server. Throws ADMIN_ADDRESS_INVALID, ADMIN_NOT_LOCAL, ADMIN_PORT_IN_USE or ADMIN_LISTEN_FAILED. */
+export async function openAdmin(options: AdminOptions): Promise<AdminServer> {
+  const { listen, routes, log } = options
+  const path = listen.startsWith('unix:') ? listen.slice('unix:'.length) : undefined
+  const target = path === undefined ? splitHostPort(listen) : undefined
+  if (path === undefined && !target) {
+    throw new AmbitError('ADMIN_ADDRESS_INVALID', `'${listen}' is no address to listen on.`, {
+      hint: 'Write HOST:PORT, [IPV6]:PORT or unix:PATH.',
+    })
+  }
+  if (target && options.localOnly && !isLocal(target.host)) {
+    throw new AmbitError('ADMIN_NOT_LOCAL', `The admin server must not listen on ${listen}.`, {
+      hint: 'It shows the whole state: use 127.0.0.1:PORT, [::1]:PORT or unix:PATH.',
+    })
+  }
+  const server = createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS }, (request, response) => {
+    void serve(routes, request, response, log)
+  })
+  server.maxConnections = MAX_CONNECTIONS
+  server.keepAliveTimeout = REQUEST_MS
+  if (path === undefined) {
+    await started(server, () => server.listen(target?.port ?? 0, target?.host), listen)
+  } else {
+    await removeStale(path)
+    await started(server, () => server.listen(path), listen)
+    chmodSync(path, 0o600)
+  }
+  const bound = server.address()
+  return {
+    address: typeof bound === 'object' && bound ? joinHostPort(bound.address, bound.port) : listen,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve())
+        server.closeAllConnections()
+      }),
+  }
+}
+
+function isLocal(host: string): boolean {
+  const bytes = parseIp(host)
+  return host === 'localhost' || (bytes !== undefined && isLoopback(bytes))
+}
+
+/** The socket file of a process that died is in the way of the next one; that of a live one is left alone. */
+function removeStale(path: string): Promise<void> {
+  return new Promise((resolve) => {
+    const probe = connect(path)
+    probe.once('connect', () => {
+      probe.destroy()
+      resolve()
+    })
+    probe.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ECONNREFUSED') rmSync(path, { force: true })
+      resolve()
+    })
+  })
+}
+
+function started(server: Server, listen: () => void, where: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const taken = error.code === 'EADDRINUSE'
+      reject(
+        new AmbitError(
+          taken ? 'ADMIN_PORT_IN_USE' : 'ADMIN_LISTEN_FAILED',
+          `Cannot listen on ${where}: ${error.message}.`,
+          {
+            hint: taken
+              ? 'Another process has it: stop that one or choose another address.'
+              : 'Check the address and rights.',
+            cause: error,
+          },
+        ),
+      )
+    })
+    server.once('listening', () => {
+      server.removeAllListeners('error')
+      server.on('error', () => {})
+      resolve()
+    })
+    listen()
+  })
+}
+
+async function serve(
+  routes: AdminOptions['routes'],
+  request: IncomingMessage,
+  response: ServerResponse,
+  log: Logger,
+): Promise<void> {
+  // Bodies are not read: parameters come in the query.
+  request.resume()
+  let reply: AdminReply
+  try {
+    reply = await answer(routes, request)
+  } catch (error) {
+    log.error({ err: messageOf(error), url: request.url }, 'admin request failed')
+    reply = text(500, messageOf(error))
+  }
+  response.writeHead(reply.status, {
+    'content-type': reply.type,
+    'content-length': Buffer.byteLength(reply.body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+  })
+  response.end(request.method === 'HEAD' ? undefined : reply.body)
+}
+
+async function answer(routes: AdminOptions['routes'], request: IncomingMessage): Promise<AdminReply> {
+  const [path = '/', query = ''] = (request.url ?? '/').split('?', 2)
+  const method = request.method === 'HEAD' ? 'GET' : request.method
+  // A page in a browser must not reach a loopback server by a name of its own.
+  const origin = request.headers.origin
+  if (origin !== undefined) return text(403, 'Requests from web pages are not answered.')
+  if (path === '/') {
+    return text(
+      200,
+      Object.entries(routes)
+        .map(([name, route]) => `${route.method} ${name}  ${route.about}`)
+        .join('\n'),
+    )
+  }
+  const route = Object.hasOwn(routes, path) ? routes[path] : undefined
+  if (!route) return text(404, `There is no ${path}. GET / lists what there is.`)
+  if (method !== route.method) return text(405, `${path} takes ${route.method} only.`)
+  return await route.handle(new URLSearchParams(query))
+}
+
+/** A plain-text reply. */
+export function text(status: number, body: string): AdminReply {
+  return { status, type: 'text/plain; charset=utf-8', body: body.endsWith('\n') ? body : `${body}\n` }
+}
+
+/** A JSON reply. Maps become objects, bytes base64, and a private key never gets out. */
+export function json(status: number, value: unknown): AdminReply {
+  return { status, type: 'application/json', body: `${JSON.stringify(value, safely, 2)}\n` }
+}
+
+const SECRET = /-----BEGIN [A-Z ]*PRIVATE KEY-----/
+
+function safely(key: string, value: unknown): unknown {
+  if (typeof value === 'string' && SECRET.test(value)) return '[private key]'
+  if (typeof value === 'bigint') return value.toString()
+  if (value instanceof Map) return Object.fromEntries(value)
+  if (value instanceof Set) return [...value]
+  if (value instanceof Uint8Array) return Buffer.from(value).toString('base64')
+  // Buffers arrive here as what their toJSON made of them.
+  if (/private.?key/i.test(key)) return '[private key]'
+  return value
+}
+
+/** GET /metrics, also as /stats/prometheus. */
+export function metricsRoutes(metrics: Metrics): Record<string, AdminRoute> {
+  const route: AdminRoute = {
+    method: 'GET',
+    about: 'Prometheus metrics',
+    handle: async () => ({ status: 200, type: CONTENT_TYPE, body: await metrics.text() }),
+  }
+  return { '/metrics': route, '/stats/prometheus': route }
+}
+
+/** GET /healthz/ready: 200, or 503 with the names of what is awaited. */
+export function readyRoutes(readiness: Readiness): Record<string, AdminRoute> {
+  return {
+    '/healthz/ready': {
+      method: 'GET',
+      about: 'whether this program is ready',
+      handle: () =>
+        readiness.ready
+          ? text(200, 'ready')
+          : text(503, readiness.draining ? 'draining' : `waiting for: ${readiness.pending.join(', ')}`),
+    },
+  }
+}
+
+/** GET /config_dump: whatever `dump` gives, as JSON. */
+export function dumpRoutes(dump: () => unknown): Record<string, AdminRoute> {
+  return {
+    '/config_dump': { method: 'GET', about: 'the state as JSON, without keys', handle: () => json(200, dump()) },
+  }
+}
+
+const LEVELS: readonly string[] = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
+
+/** POST /logging?level=debug: changes the level; without a parameter it says it. Children made before keep theirs unless given. */
+export function loggingRoutes(...logs: readonly Logger[]): Record<string, AdminRoute> {
+  return {
+    '/logging': {
+      method: 'POST',
+      about: 'log level: ?level=trace|debug|info|warn|error',
+      handle(query) {
+        const level = query.get('level')
+        if (level === null) return text(200, logs[0]?.level ?? 'silent')
+        if (!LEVELS.includes(level)) return text(400, `'${level}' is no level. Levels: ${LEVELS.join(', ')}.`)
+        for (const log of logs) log.level = level
+        return text(200, level)
+      },
+    },
+  }
+}

@@ -27,7 +27,7 @@ command -v pkg-config >/dev/null && { pkg-config --exists libbpf || missing="$mi
 }
 stamp=build/ambit_bpf.stamp
 want=$( (
-	cat binding.gyp native/bpf/src/* node_modules/node-addon-api/package.json "$nodedir/package.json"
+	cat binding.gyp native/bpf/src/*.cc native/bpf/src/*.h node_modules/node-addon-api/package.json "$nodedir/package.json"
 	pkg-config --modversion libbpf
 ) | sha256sum)
 if [ -f build/Release/ambit_bpf.node ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi

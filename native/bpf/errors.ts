@@ -1,6 +1,6 @@
 // What libbpf-ts throws: one error per failed system call, with the kernel's errno, the call's name and a hint; and the
 // verifier's refusal with its log. Must not live here: anything that decides what to do about an error.
-import { getSystemErrorName } from 'node:util'
+import { constants } from 'node:os'
 
 /** A failed system call or a refused request of this library. */
 export class BpfError extends Error {
@@ -59,15 +59,15 @@ export function summarize(log: readonly string[]): string {
   return last.trim()
 }
 
+// Not util.getSystemErrorName, which knows libuv's errors only (no ENOLINK). Of aliases the first wins: EAGAIN.
+const names = new Map<number, string>()
+for (const [name, errno] of Object.entries(constants.errno)) if (!names.has(errno)) names.set(errno, name)
+
 /** The errno's name, as in `EPERM`. */
 export function nameOf(errno: number): string {
   // 524 is the kernel's own ENOTSUPP, which leaks out of bpf(2) and has no name in libc.
   if (errno === 524) return 'ENOTSUPP'
-  try {
-    return getSystemErrorName(-errno)
-  } catch {
-    return `E${errno}`
-  }
+  return names.get(errno) ?? `E${errno}`
 }
 
 /** Causes seen often enough that their fix is worth printing, by call and code. */

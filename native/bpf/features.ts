@@ -27,6 +27,10 @@ export type FeatureName =
   | 'netns_cookie'
   | 'btf'
 
+// linux/bpf.h of newer kernels than the build machine's headers.
+export const BPF_F_BEFORE = 1 << 3
+export const BPF_F_PREORDER = 1 << 6
+
 const EBADF = 9
 const EOPNOTSUPP = 95
 
@@ -78,7 +82,7 @@ function probe(name: FeatureName): boolean {
     const [type, helper] = rest.split('/') as [ProgramType, HelperName]
     return native().probeHelper(programTypes.indexOf(type), helpers[helper]) === 1
   }
-  return probeCgroupLink(rest === 'cgroup_before' ? 1 << 3 : rest === 'cgroup_preorder' ? 1 << 6 : 0)
+  return probeCgroupLink(rest === 'cgroup_before' ? BPF_F_BEFORE : rest === 'cgroup_preorder' ? BPF_F_PREORDER : 0)
 }
 
 function probeProgram(type: ProgramType): boolean {

@@ -3,13 +3,8 @@
 import { native } from './addon.ts'
 import { BpfError, check, failure } from './errors.ts'
 import { attachTypes, programTypes, type ProgramType } from './kinds.ts'
+import { BPF_F_BEFORE, BPF_F_PREORDER, hasFeature } from './features.ts'
 import { closeFd, withNetns } from './sockets.ts'
-
-const EINVAL = 22
-const EPERM = 1
-// linux/bpf.h of newer kernels than the build machine's headers.
-const BPF_F_BEFORE = 1 << 3
-const BPF_F_PREORDER = 1 << 6
 
 /**
  * Where a program runs among those of the same cgroup. (A child cgroup's programs always run before its parent's.)
@@ -75,14 +70,11 @@ export class Program {
     const target = typeof cgroup === 'number' ? cgroup : check(native().open(cgroup, 0), 'open', what)
     try {
       if (options.order === 'first') {
-        for (const [order, flag] of [
-          ['before', BPF_F_BEFORE],
-          ['preorder', BPF_F_PREORDER],
-        ] as const) {
-          const fd = native().linkCreate(this.fd, target, this.attachType, flag)
-          if (fd >= 0) return new Link(fd, `${this.name}@${cgroup}`, order)
-          // An older kernel does not know the flag: EINVAL. Anything else would fail without the flag too.
-          if (fd !== -EINVAL) throw failure(-fd, 'BPF_LINK_CREATE', what)
+        for (const order of ['before', 'preorder'] as const) {
+          if (!hasFeature(`link:cgroup_${order}`)) continue
+          const flag = order === 'before' ? BPF_F_BEFORE : BPF_F_PREORDER
+          const fd = check(native().linkCreate(this.fd, target, this.attachType, flag), 'BPF_LINK_CREATE', what)
+          return new Link(fd, `${this.name}@${cgroup}`, order)
         }
       }
       const fd = check(native().linkCreate(this.fd, target, this.attachType, 0), 'BPF_LINK_CREATE', what)
@@ -214,9 +206,4 @@ export class Link {
 /** Adopts a link by its pin, as a restarted process does. */
 export function openPinnedLink(path: string): Link {
   return new Link(check(native().objGet(path), 'BPF_OBJ_GET', `Opening the pinned link ${path}`), path, 'adopted')
-}
-
-/** True if the error says that no attachment is possible at all here for lack of rights. */
-export function isPermission(error: unknown): boolean {
-  return error instanceof BpfError && error.errno === EPERM
 }

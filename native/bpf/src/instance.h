@@ -1,5 +1,5 @@
-// What one JavaScript environment owns of this addon. Worker threads load the addon anew, so nothing may be static: it all
-// hangs here. (libbpf's print hook is the one thing a process has once; see object.cc.)
+// What one JavaScript environment owns of this addon. Worker threads load the addon anew, so nothing may be static: it
+// all hangs here. (libbpf's print hook is the one thing a process has once; see object.cc.)
 #pragma once
 #include <napi.h>
 
@@ -24,9 +24,7 @@ inline Napi::Value Outcome(Napi::Env env, int64_t result) {
 }
 
 // The same for libbpf 1.x, whose functions return -errno themselves.
-inline Napi::Value Direct(Napi::Env env, int64_t result) {
-  return Napi::Number::New(env, static_cast<double>(result));
-}
+inline Napi::Value Direct(Napi::Env env, int64_t result) { return Napi::Number::New(env, static_cast<double>(result)); }
 
 inline int32_t Int(const Napi::CallbackInfo& info, size_t i) { return info[i].As<Napi::Number>().Int32Value(); }
 

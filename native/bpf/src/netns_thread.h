@@ -1,5 +1,5 @@
-// A thread that may enter other network namespaces. Never the main thread nor one of libuv's pool: a thread that fails to
-// come back would make everything after it happen in the wrong namespace.
+// A thread that may enter other network namespaces. Never the main thread nor one of libuv's pool: a thread that fails
+// to come back would make everything after it happen in the wrong namespace.
 #pragma once
 #include <condition_variable>
 #include <functional>

@@ -34,9 +34,7 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
 
 Napi::Value CloseFd(const Napi::CallbackInfo& info) { return Outcome(info.Env(), close(Int(info, 0))); }
 
-Napi::Value Dup(const Napi::CallbackInfo& info) {
-  return Outcome(info.Env(), fcntl(Int(info, 0), F_DUPFD_CLOEXEC, 0));
-}
+Napi::Value Dup(const Napi::CallbackInfo& info) { return Outcome(info.Env(), fcntl(Int(info, 0), F_DUPFD_CLOEXEC, 0)); }
 
 Napi::Value IsBpffs(const Napi::CallbackInfo& info) {
   std::string path = info[0].As<Napi::String>().Utf8Value();
@@ -92,7 +90,9 @@ struct SocketRequest {
   uint32_t mark;
 };
 
-bool SetOption(int fd, int level, int name, int value) { return setsockopt(fd, level, name, &value, sizeof(value)) == 0; }
+bool SetOption(int fd, int level, int name, int value) {
+  return setsockopt(fd, level, name, &value, sizeof(value)) == 0;
+}
 
 // Makes the socket in the calling thread's namespace. Returns it, or -errno with the failed call's name in *step.
 int MakeSocket(const SocketRequest& request, const char** step) {

@@ -1,11 +1,10 @@
 // Policy ⇄ istio.security.Authorization: what agents enforce, L4 attributes only (mesh/lower.ts makes them). A policy that
-// still holds a request attribute is refused here, never published without it. Where Istio's message has no field
-// (trust domains, the source), ambit.v1 extensions carry it: a stock ztunnel that skips MatchExtension sees a match with
-// the rest of its fields, as it does from istiod.
+// still holds an attribute for which Istio's message has no field (of a request, trust domains) is refused here, never
+// published without it. Where a policy came from travels in the extension ambit.v1.AuthorizationExtension.
 import { create, fromBinary, toBinary, type MessageInitShape } from '@bufbuild/protobuf'
 import type { AuthzMatch } from '../../mesh/match.ts'
 import type { Match, Policy } from '../../mesh/policy.ts'
-import { AuthorizationExtensionSchema, MatchExtensionSchema } from '../gen/ambit/v1/extension_pb.js'
+import { AuthorizationExtensionSchema } from '../gen/ambit/v1/extension_pb.js'
 import {
   Action,
   AuthorizationSchema,
@@ -16,23 +15,11 @@ import {
   type StringMatch,
 } from '../gen/istio/security/authorization_pb.js'
 import type { Codec } from './codec.ts'
-import {
-  checkPort,
-  decodeAuthzMatch,
-  decodeList,
-  decodeSource,
-  encodeAuthzMatch,
-  encodeList,
-  encodeSource,
-  EnumTable,
-  invalid,
-  sorted,
-} from './parts.ts'
+import { checkPort, decodeList, decodeSource, encodeList, encodeSource, EnumTable, invalid, sorted } from './parts.ts'
 import { decodeRange, encodeRange } from './policy.ts'
 import { packAny } from './workload.ts'
 
 const AUTHORIZATION_EXTENSION = 'ambit.v1.AuthorizationExtension'
-const MATCH_EXTENSION = 'ambit.v1.MatchExtension'
 
 const scopes = new EnumTable<'global' | 'namespace' | 'workload'>('authorization scope', {
   global: Scope.GLOBAL,
@@ -45,15 +32,7 @@ const stringFields = ['namespaces', 'notNamespaces', 'principals', 'notPrincipal
 const rangeFields = ['sourceIps', 'notSourceIps', 'destinationIps', 'notDestinationIps'] as const
 const portFields = ['destinationPorts', 'notDestinationPorts'] as const
 const accountFields = ['serviceAccounts', 'notServiceAccounts'] as const
-const extensionFields = ['trustDomains', 'notTrustDomains'] as const
-const l4Fields = new Set<string>([
-  ...stringFields,
-  ...rangeFields,
-  ...portFields,
-  ...accountFields,
-  ...extensionFields,
-  'unsupported',
-])
+const l4Fields = new Set<string>([...stringFields, ...rangeFields, ...portFields, ...accountFields])
 
 export const authorizationCodec: Codec<Policy> = {
   kind: 'Authorization',
@@ -109,25 +88,15 @@ export const authorizationCodec: Codec<Policy> = {
 
 function encodeMatch(match: Match): MessageInitShape<typeof MatchSchema> {
   for (const [field, value] of Object.entries(match)) {
-    if (value !== undefined && !l4Fields.has(field))
-      throw invalid(`'${field}' is a request attribute, which no agent can evaluate`)
+    if ((value as readonly unknown[]).length > 0 && !l4Fields.has(field))
+      throw invalid(`'${field}' has no field in Istio's message, no agent can evaluate it`)
   }
   const wire: Record<string, unknown> = {}
-  for (const field of stringFields) wire[field] = encodeList(match[field], field, encodeString)
-  for (const field of rangeFields) wire[field] = encodeList(match[field], field, encodeRange)
-  for (const field of portFields) wire[field] = encodeList(match[field], field, checkPort)
+  for (const field of stringFields) wire[field] = encodeList(match[field], encodeString)
+  for (const field of rangeFields) wire[field] = encodeList(match[field], encodeRange)
+  for (const field of portFields) wire[field] = encodeList(match[field], checkPort)
   for (const field of accountFields) {
-    wire[field] = encodeList(match[field], field, ({ namespace, name }) => ({ namespace, serviceAccount: name }))
-  }
-  if (match.trustDomains || match.notTrustDomains || match.unsupported) {
-    const extension = create(MatchExtensionSchema, {
-      trustDomains: encodeList(match.trustDomains, 'trustDomains', encodeAuthzMatch),
-      notTrustDomains: encodeList(match.notTrustDomains, 'notTrustDomains', encodeAuthzMatch),
-      unsupported: encodeList(match.unsupported, 'unsupported', (name) => name),
-    })
-    wire['extensions'] = [
-      { name: MATCH_EXTENSION, config: packAny(MATCH_EXTENSION, toBinary(MatchExtensionSchema, extension)) },
-    ]
+    wire[field] = encodeList(match[field], ({ namespace, name }) => ({ namespace, serviceAccount: name }))
   }
   return wire as MessageInitShape<typeof MatchSchema>
 }
@@ -143,14 +112,7 @@ function decodeMatch(wire: WireMatch): Match {
       decodeList(field, wire[field], (account) => ({ namespace: account.namespace, name: account.serviceAccount })),
     )
   }
-  const config = configOf(wire.extensions, MATCH_EXTENSION)
-  if (!config) return match
-  const extension = fromBinary(MatchExtensionSchema, config)
-  for (const field of extensionFields) Object.assign(match, decodeList(field, extension[field], decodeAuthzMatch))
-  return Object.assign(
-    match,
-    decodeList('unsupported', extension.unsupported, (name) => name),
-  )
+  return match
 }
 
 function encodeString(match: AuthzMatch) {
@@ -164,7 +126,7 @@ function encodeString(match: AuthzMatch) {
     case 'presence':
       return { matchType: { case: 'presence', value: {} } } as const
     case 'template':
-      throw invalid(`path template '${match.value}' is a request attribute, which no agent can evaluate`)
+      throw invalid(`path template '${match.value}' has no form in Istio's message, no agent can evaluate it`)
   }
 }
 

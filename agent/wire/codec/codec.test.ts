@@ -128,14 +128,13 @@ const l4 = {
     principals: some(stringMatch),
     namespaces: some(stringMatch),
     serviceAccounts: some(record({ namespace: text, name: text })),
-    trustDomains: some(stringMatch),
     sourceIps: some(range),
     destinationIps: some(range),
     destinationPorts: some(port),
   }),
-  unsupported: some(text),
 }
 const l7 = both({
+  trustDomains: some(stringMatch),
   remoteIps: some(range),
   hosts: some(stringMatch),
   methods: some(stringMatch),
@@ -163,7 +162,7 @@ const policy = record<Policy>(
     dryRun: fc.boolean(),
     selector: labels,
     targets: fc.array(record({ kind: text, namespace: text, name: text }), { maxLength: 2 }),
-    rules: rulesOf(record<Match>({}, { ...l4, ...l7 })),
+    rules: rulesOf(record<Match>({}, { ...l4, ...l7, unsupported: some(text) })),
     source,
   },
   { provider: text },
@@ -385,13 +384,15 @@ describe('codecs', () => {
   }
   const withMatch = (match: Match): Policy => ({ ...denyAll, rules: [{ clauses: [{ matches: [match] }] }] })
 
-  it('refuses to send a request attribute to agents, which could not evaluate it', () => {
+  it('refuses to send agents an attribute that they could not evaluate', () => {
     for (const match of [
       { methods: [{ type: 'exact', value: 'GET' }] },
       { notPaths: [{ type: 'presence' }] },
       { remoteIps: [{ address: '10.0.0.0', length: 8 }] },
+      { trustDomains: [{ type: 'exact', value: 'td' }] },
+      { unsupported: ['experimental.x'] },
     ] as const) {
-      expect(() => authorizationCodec.encode(withMatch(match))).toThrow('request attribute')
+      expect(() => authorizationCodec.encode(withMatch(match))).toThrow('no agent can evaluate it')
     }
   })
 
@@ -400,9 +401,11 @@ describe('codecs', () => {
     expect(() => authorizationCodec.encode({ ...denyAll, scope: 'target' })).toThrow('bound to targets')
   })
 
-  it('refuses an empty value list, which the wire would turn into no restriction', () => {
-    expect(() => authorizationCodec.encode(withMatch({ principals: [] }))).toThrow("'principals' is an empty list")
-    expect(() => policyCodec.encode(withMatch({ notPaths: [] }))).toThrow("'notPaths' is an empty list")
+  it('carries an empty value list as the absent one, which means the same', () => {
+    const match: Match = { principals: [], notPaths: [], destinationPorts: [80] }
+    for (const codec of [authorizationCodec, policyCodec]) {
+      expect(codec.decode(codec.encode(withMatch(match)))).toEqual(withMatch({ destinationPorts: [80] }))
+    }
   })
 
   it('refuses enum values from a newer version instead of reading them as the default', () => {

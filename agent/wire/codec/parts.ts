@@ -102,11 +102,9 @@ export function decodeAuthzMatch(wire: WireAuthzMatch): AuthzMatch {
   }
 }
 
-/** An absent list stays absent. An empty one has no form on the wire and would widen a rule: refused. */
-export function encodeList<T, W>(list: readonly T[] | undefined, field: string, encode: (value: T) => W): W[] {
-  if (list === undefined) return []
-  if (list.length === 0) throw invalid(`'${field}' is an empty list, which would be read as no restriction`)
-  return list.map(encode)
+/** An absent list and an empty one are the same: no condition (mesh/lower.ts, isSet). */
+export function encodeList<T, W>(list: readonly T[] | undefined, encode: (value: T) => W): W[] {
+  return list === undefined ? [] : list.map(encode)
 }
 
 /** `{[field]: list}`, or nothing for an empty list. */

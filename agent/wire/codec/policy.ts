@@ -133,12 +133,12 @@ const everyFieldIsCovered: [Forgotten] extends [never] ? true : Forgotten = true
 function encodeMatch(match: Match): MessageInitShape<typeof PolicyMatchSchema> {
   if (!everyFieldIsCovered) throw invalid('a field of Match')
   const wire: Record<string, unknown> = {}
-  for (const field of stringFields) wire[field] = encodeList(match[field], field, encodeAuthzMatch)
-  for (const field of rangeFields) wire[field] = encodeList(match[field], field, encodeRange)
-  for (const field of keyedFields) wire[field] = encodeList(match[field], field, encodeKeyed)
-  for (const field of portFields) wire[field] = encodeList(match[field], field, checkPort)
-  for (const field of accountFields) wire[field] = encodeList(match[field], field, (account) => ({ ...account }))
-  wire['unsupported'] = encodeList(match.unsupported, 'unsupported', (name) => name)
+  for (const field of stringFields) wire[field] = encodeList(match[field], encodeAuthzMatch)
+  for (const field of rangeFields) wire[field] = encodeList(match[field], encodeRange)
+  for (const field of keyedFields) wire[field] = encodeList(match[field], encodeKeyed)
+  for (const field of portFields) wire[field] = encodeList(match[field], checkPort)
+  for (const field of accountFields) wire[field] = encodeList(match[field], (account) => ({ ...account }))
+  wire['unsupported'] = encodeList(match.unsupported, (name) => name)
   return wire as MessageInitShape<typeof PolicyMatchSchema>
 }
 

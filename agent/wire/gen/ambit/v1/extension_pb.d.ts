@@ -7,7 +7,6 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Source } from "./source_pb.js";
-import type { AuthzMatch } from "./policy_pb.js";
 
 /**
  * Describes the file ambit/v1/extension.proto.
@@ -98,34 +97,6 @@ export declare type AuthorizationExtension = Message<"ambit.v1.AuthorizationExte
  * Use `create(AuthorizationExtensionSchema)` to create a new message.
  */
 export declare const AuthorizationExtensionSchema: GenMessage<AuthorizationExtension>;
-
-/**
- * L4 attributes that istio.security.Match has no field for.
- *
- * @generated from message ambit.v1.MatchExtension
- */
-export declare type MatchExtension = Message<"ambit.v1.MatchExtension"> & {
-  /**
-   * @generated from field: repeated ambit.v1.AuthzMatch trust_domains = 1;
-   */
-  trustDomains: AuthzMatch[];
-
-  /**
-   * @generated from field: repeated ambit.v1.AuthzMatch not_trust_domains = 2;
-   */
-  notTrustDomains: AuthzMatch[];
-
-  /**
-   * @generated from field: repeated string unsupported = 3;
-   */
-  unsupported: string[];
-};
-
-/**
- * Describes the message ambit.v1.MatchExtension.
- * Use `create(MatchExtensionSchema)` to create a new message.
- */
-export declare const MatchExtensionSchema: GenMessage<MatchExtension>;
 
 /**
  * @generated from enum ambit.v1.AppProtocol

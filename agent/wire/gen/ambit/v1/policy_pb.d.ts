@@ -135,7 +135,7 @@ export declare type PolicyClause = Message<"ambit.v1.PolicyClause"> & {
 export declare const PolicyClauseSchema: GenMessage<PolicyClause>;
 
 /**
- * A list that is empty on the wire is absent: no rule may hold an empty list (the encoder refuses it).
+ * An empty list is no condition, in the domain as here.
  *
  * @generated from message ambit.v1.PolicyMatch
  */

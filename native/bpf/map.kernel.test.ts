@@ -124,6 +124,11 @@ it('a map can be made without an object', () => {
 it('a map of a closed module refuses instead of touching a foreign descriptor', async () => {
   const other = await openObject(module.path, libbpfSampleSchema).load()
   const map = other.maps.sample_array
+  const byName = other.map('sample_array', codec.u32, codec.u64)
+  const { add } = other.programs
   other.close()
   expect(() => map.get(0)).toThrow('is closed')
+  expect(() => byName.get(0)).toThrow('is closed')
+  expect(() => other.map('sample_array', codec.u32, codec.u64)).toThrow('is closed')
+  expect(() => add.tag).toThrow('is closed')
 })

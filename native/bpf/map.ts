@@ -16,14 +16,19 @@ export interface MapShape {
   readonly maxEntries: number
 }
 
+/** Who a descriptor belongs to: nothing that came from a closed module may touch its number again. */
+export interface Owner {
+  readonly closed: boolean
+}
+
 /** Anything with a map behind a descriptor. */
 export abstract class MapHandle {
   readonly shape: MapShape
   #fd: number
   /** Who closes the descriptor: this handle, or the module it came from (kept alive through this reference). */
-  readonly #owner: object | undefined
+  readonly #owner: Owner | undefined
 
-  constructor(fd: number, shape: MapShape, owner: object | undefined) {
+  constructor(fd: number, shape: MapShape, owner: Owner | undefined) {
     this.#fd = fd
     this.shape = shape
     this.#owner = owner
@@ -31,7 +36,9 @@ export abstract class MapHandle {
 
   /** The descriptor, for other system calls; still owned by this handle. */
   get fd(): number {
-    if (this.#fd < 0) throw new BpfError('CLOSED', 0, '', `Map ${this.shape.name} is closed`)
+    if (this.#fd < 0 || this.#owner?.closed === true) {
+      throw new BpfError('CLOSED', 0, '', `Map ${this.shape.name} is closed`)
+    }
     return this.#fd
   }
 
@@ -58,7 +65,7 @@ abstract class KeyedMap<K> extends MapHandle {
   protected readonly valueView: DataView
   readonly #keyView: DataView
 
-  constructor(fd: number, shape: MapShape, key: Codec<K>, valueBytes: number, owner: object | undefined) {
+  constructor(fd: number, shape: MapShape, key: Codec<K>, valueBytes: number, owner: Owner | undefined) {
     super(fd, shape, owner)
     if (key.size !== shape.keySize) {
       throw new BpfError('LAYOUT', 0, '', `Map ${shape.name} has keys of ${shape.keySize} bytes, the codec ${key.size}`)
@@ -148,7 +155,7 @@ abstract class KeyedMap<K> extends MapHandle {
 export class BpfMap<K, V> extends KeyedMap<K> {
   readonly #codec: Codec<V>
 
-  constructor(fd: number, shape: MapShape, key: Codec<K>, value: Codec<V>, owner?: object) {
+  constructor(fd: number, shape: MapShape, key: Codec<K>, value: Codec<V>, owner?: Owner) {
     super(fd, shape, key, shape.valueSize, owner)
     assertValue(shape, value)
     this.#codec = value
@@ -188,7 +195,7 @@ export class PerCpuMap<K, V> extends KeyedMap<K> {
   readonly #stride: number
   readonly #cpus: number
 
-  constructor(fd: number, shape: MapShape, key: Codec<K>, value: Codec<V>, owner?: object) {
+  constructor(fd: number, shape: MapShape, key: Codec<K>, value: Codec<V>, owner?: Owner) {
     const stride = (shape.valueSize + 7) & ~7
     const cpus = native().possibleCpus()
     super(fd, shape, key, stride * cpus, owner)
@@ -248,7 +255,7 @@ export class PerCpuMap<K, V> extends KeyedMap<K> {
 
 /** SOCKMAP and SOCKHASH: in goes a socket's descriptor, out comes its cookie (only where values have 8 bytes). */
 export class SocketMap<K> extends KeyedMap<K> {
-  constructor(fd: number, shape: MapShape, key: Codec<K>, owner?: object) {
+  constructor(fd: number, shape: MapShape, key: Codec<K>, owner?: Owner) {
     super(fd, shape, key, shape.valueSize, owner)
   }
 

@@ -203,6 +203,7 @@ export class BpfModule<S extends ObjectSchema = ObjectSchema> {
   readonly log: string
   readonly #handle: NativeObject
   readonly #shapes = new Map<string, { fd: number; shape: MapShape }>()
+  #closed = false
 
   constructor(path: string, schema: S | undefined, handle: NativeObject, log: string) {
     this.path = path
@@ -246,12 +247,15 @@ export class BpfModule<S extends ObjectSchema = ObjectSchema> {
     return new SocketMap(fd, shape, key, this)
   }
 
+  /** True after close(): programs and maps of this module refuse to be used. */
+  get closed(): boolean {
+    return this.#closed
+  }
+
   /** Closes programs and maps; what is pinned or linked stays in the kernel. Idempotent. */
   close(): void {
+    this.#closed = true
     this.#handle.close()
-    this.#shapes.clear()
-    for (const program of Object.values<Program>(this.programs)) program.close()
-    for (const map of Object.values<MapHandle>(this.maps as Record<string, MapHandle>)) map.close()
   }
 
   [Symbol.dispose](): void {
@@ -259,6 +263,7 @@ export class BpfModule<S extends ObjectSchema = ObjectSchema> {
   }
 
   #find(name: string): { fd: number; shape: MapShape } {
+    if (this.#closed) throw new BpfError('CLOSED', 0, '', `The module of ${this.path} is closed`)
     const found = this.#shapes.get(name)
     if (found === undefined) throw new BpfError('NO_SUCH_NAME', 0, '', `${this.path} has no map ${name}`)
     return found

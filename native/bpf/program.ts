@@ -4,6 +4,7 @@ import { native } from './addon.ts'
 import { BpfError, check, failure } from './errors.ts'
 import { attachTypes, programTypes, type ProgramType } from './kinds.ts'
 import { BPF_F_BEFORE, BPF_F_PREORDER, hasFeature } from './features.ts'
+import type { Owner } from './map.ts'
 import { closeFd, withNetns } from './sockets.ts'
 
 /**
@@ -41,9 +42,9 @@ export class Program {
   /** enum bpf_attach_type */
   readonly attachType: number
   #fd: number
-  readonly #owner: object | undefined
+  readonly #owner: Owner | undefined
 
-  constructor(fd: number, name: string, type: ProgramType, attachType: number, owner?: object) {
+  constructor(fd: number, name: string, type: ProgramType, attachType: number, owner?: Owner) {
     this.#fd = fd
     this.name = name
     this.type = type
@@ -53,7 +54,9 @@ export class Program {
 
   /** The descriptor; still owned by this handle or its module. */
   get fd(): number {
-    if (this.#fd < 0) throw new BpfError('CLOSED', 0, '', `Program ${this.name} is closed`)
+    if (this.#fd < 0 || this.#owner?.closed === true) {
+      throw new BpfError('CLOSED', 0, '', `Program ${this.name} is closed`)
+    }
     return this.#fd
   }
 

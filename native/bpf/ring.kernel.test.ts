@@ -1,5 +1,6 @@
 // The ring buffer on the event loop.
 import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { codec, openObject, type BpfModule } from './index.ts'
 import { SampleBurst, SampleEvent, libbpfSampleSchema } from './gen/test/libbpf_sample.ts'
@@ -74,6 +75,17 @@ describe('a ring', () => {
     await until(() => listener.short === 3)
     expect(listener.short).toBe(3)
     listener.close()
+  })
+
+  it('of a worker thread goes with the thread, open as it is', async () => {
+    const code = `
+      const { openObject, codec } = await import(${JSON.stringify(new URL('./index.ts', import.meta.url).href)})
+      const module = await openObject(${JSON.stringify(module.path)}).load()
+      module.maps.sample_ring.listen(codec.u64, () => undefined)
+      ;(await import('node:worker_threads')).parentPort.postMessage('listening')`
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`))
+    await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
+    expect(await worker.terminate()).toBe(1)
   })
 
   it('is silent once closed', async () => {

@@ -32,7 +32,9 @@ class Ring {
     self_ = std::move(self);
     poll_.data = this;
     napi_add_async_cleanup_hook(env_, &Ring::OnTeardown, this, &hook_);
-    return uv_poll_start(&poll_, UV_READABLE, &Ring::OnReadable);
+    result = uv_poll_start(&poll_, UV_READABLE, &Ring::OnReadable);
+    if (result != 0) Close();
+    return result;
   }
 
   ~Ring() { ring_buffer__free(buffer_); }

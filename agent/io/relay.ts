@@ -15,6 +15,8 @@ class Side implements ConnectionHandler {
   connection: Connection | undefined
   other!: Side
   bytes = 0
+  /** Bytes that came before the other side was open; bounded, because this side is paused until then. */
+  held: Buffer[] = []
   open = false
   ended = false
   closed = false
@@ -32,7 +34,11 @@ class Side implements ConnectionHandler {
   onRead(connection: Connection, arena: Uint8Array, start: number, end: number): void {
     this.bytes += end - start
     const to = this.other.connection
-    if (!to) return
+    if (!to || !this.other.open) {
+      // Read before the pause took hold, or by an owner that looked at the first bytes.
+      if (!this.other.closed) this.held.push(Buffer.from(arena.subarray(start, end)))
+      return
+    }
     to.write(arena, start, end)
     if (to.pending > HIGH_WATER) connection.pause()
   }
@@ -111,6 +117,10 @@ export class Relay {
 
   opened(): void {
     if (!this.#first.open || !this.#second.open) return
+    for (const side of [this.#first, this.#second]) {
+      for (const chunk of side.held) side.other.connection?.write(chunk)
+      side.held = []
+    }
     this.#first.connection?.resume()
     // The first side may have ended while it waited.
     if (this.#first.ended) this.#second.connection?.end()

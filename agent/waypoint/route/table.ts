@@ -5,6 +5,7 @@ import type { Logger } from '../../base/log.ts'
 import { messageOf } from '../../base/errors.ts'
 import { policyGroups, waypointPolicies, type WaypointName } from '../../mesh/applicable.ts'
 import { compilePolicies, type CompiledPolicies } from '../../mesh/authorize.ts'
+import { lowerPolicy } from '../../mesh/lower.ts'
 import { compileRoute, type CompiledRoute } from '../../mesh/match-route.ts'
 import type { Policy } from '../../mesh/policy.ts'
 import type { Route } from '../../mesh/route.ts'
@@ -20,6 +21,8 @@ export interface ServiceTable {
   readonly common: CompiledPolicies | undefined
   /** The policies of a chosen endpoint. */
   forEndpoint(workload: Workload): CompiledPolicies
+  /** The same for an opaque connection: what asks about requests fails closed (mesh/lower.ts). */
+  forConnection(workload: Workload): CompiledPolicies
 }
 
 /** Bound on tables held between two changes of the state: destinations × client namespaces in use. */
@@ -55,6 +58,7 @@ export class Tables {
         route: route && this.#compileRoute(route),
         common: groups.length === 1 && groups[0] ? this.#compile(groups[0].policies) : undefined,
         forEndpoint: (workload) => this.#compile(waypointPolicies(this.#state, this.#waypoint, service, workload)),
+        forConnection: (workload) => this.#lower(waypointPolicies(this.#state, this.#waypoint, service, workload)),
       }
       this.#keep(name, table)
     }
@@ -66,8 +70,15 @@ export class Tables {
     this.#refresh()
     let table = this.#tables.get(workload.uid)
     if (!table) {
-      const compiled = this.#compile(waypointPolicies(this.#state, this.#waypoint, undefined, workload))
-      table = { service: undefined, route: undefined, common: compiled, forEndpoint: () => compiled }
+      const policies = waypointPolicies(this.#state, this.#waypoint, undefined, workload)
+      const compiled = this.#compile(policies)
+      table = {
+        service: undefined,
+        route: undefined,
+        common: compiled,
+        forEndpoint: () => compiled,
+        forConnection: () => this.#lower(policies),
+      }
       this.#keep(workload.uid, table)
     }
     return table
@@ -91,6 +102,17 @@ export class Tables {
     let compiled = this.#policies.get(key)
     if (!compiled) this.#policies.set(key, (compiled = compilePolicies(policies, this.#state.settings)))
     return compiled
+  }
+
+  #lower(policies: readonly Policy[]): CompiledPolicies {
+    const { settings } = this.#state
+    const lowered: Policy[] = []
+    for (const policy of policies) {
+      // lowerPolicy is written for agents, which know nothing of targets: here they have been resolved already.
+      const one = lowerPolicy({ ...policy, scope: 'workload' }, settings)
+      if (one) lowered.push(one)
+    }
+    return compilePolicies(lowered, settings)
   }
 
   #compileRoute(route: Route): CompiledRoute | 'broken' {

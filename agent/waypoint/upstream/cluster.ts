@@ -102,6 +102,24 @@ export class Cluster implements SessionEvents {
     return undefined
   }
 
+  /** A host for an opaque connection, which counts against maxConnections until `releaseConnection`. */
+  acquireConnection(): Host | Refusal {
+    this.#sweep()
+    const host = this.#hosts[this.#balancer.pick(this.#states, this.#options.random)]
+    if (!host) return 'no_healthy_upstream'
+    const max = this.policy.connectionPool?.maxConnections
+    if (max !== undefined && this.connections >= max) return 'overflow'
+    this.connections++
+    this.active++
+    host.active++
+    return host
+  }
+
+  releaseConnection(host: Host): void {
+    this.connections--
+    this.release(host)
+  }
+
   /** A waiting request gave up. */
   cancel(waiting: Waiting, host?: Host): void {
     const key = poolKey(waiting.client, waiting.version)

@@ -1,0 +1,149 @@
+// Connections inside tunnels: their protocol is known from the service port, or detected from the first bytes within a
+// bounded time that never breaks a server that speaks first. HTTP goes to the codecs, the rest is opaque.
+// Must not live here: tunnels (hbone.ts), requests (pipeline.ts), relaying (opaque.ts).
+import type { Clock, Timer } from '../../base/clock.ts'
+import type { Http1Feed, Http1Server } from '../../http/http1/index.ts'
+import type { Http2Feed, Http2Server } from '../../http/http2/index.ts'
+import type { Connection, ConnectionHandler, OpenInfo } from '../../io/connection.ts'
+import type { AppProtocol } from '../../mesh/service.ts'
+import type { Downstream } from '../downstream.ts'
+
+/** A client that said nothing for this long is taken for one that waits for the server's greeting. */
+export const DETECTION_MS = 150
+/** Bytes after which the preface or a request line must have been recognised. */
+const DETECTION_BYTES = 64
+const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1')
+
+export interface InnerOptions {
+  readonly http1: Http1Server
+  readonly http2: Http2Server
+  readonly clock: Clock
+  /** Takes an opaque connection over; what was read so far comes again through the handler it gives. */
+  opaque(connection: Connection, downstream: Downstream): ConnectionHandler
+}
+
+/** The slot of an inner connection. */
+export class Inner {
+  readonly downstream: Downstream
+  feed: Http1Feed | Http2Feed | undefined
+  opaque: ConnectionHandler | undefined
+  held: Buffer[] = []
+  heldBytes = 0
+  ended = false
+  timer: Timer | undefined
+  info: OpenInfo | undefined
+
+  constructor(downstream: Downstream) {
+    this.downstream = downstream
+  }
+}
+
+export interface InnerServer {
+  readonly handler: ConnectionHandler
+  slot(downstream: Downstream): Inner
+}
+
+/** The Downstream of an inner connection, for the pipeline. */
+export function downstreamOf(connection: Connection): Downstream {
+  return (connection.slot as Inner).downstream
+}
+
+/** What the bytes so far look like. */
+export function detect(bytes: Uint8Array): 'http1' | 'http2' | 'opaque' | 'more' {
+  const prefix = Math.min(bytes.length, PREFACE.length)
+  if (PREFACE.subarray(0, prefix).equals(bytes.subarray(0, prefix))) return prefix === PREFACE.length ? 'http2' : 'more'
+  // A request line: a method token of upper-case letters, a blank, a target. Longest registered method: 17 (RFC 3253).
+  let i = 0
+  for (; i < bytes.length; i++) {
+    const byte = bytes[i] as number
+    if (byte === 0x20) break
+    const letter = (byte >= 0x41 && byte <= 0x5a) || byte === 0x2d
+    if (!letter || i >= 32) return 'opaque'
+  }
+  if (i === bytes.length) return i >= DETECTION_BYTES ? 'opaque' : 'more'
+  if (i === 0) return 'opaque'
+  const next = bytes[i + 1]
+  if (next === undefined) return 'more'
+  // Origin form, absolute form, asterisk, or an authority.
+  return next > 0x20 && next < 0x7f ? 'http1' : 'opaque'
+}
+
+function declared(downstream: Downstream): AppProtocol {
+  const { service, workload, port } = downstream
+  if (service) return service.ports.find((candidate) => candidate.port === port)?.protocol ?? 'unknown'
+  return workload ? 'unknown' : 'tcp'
+}
+
+/** Makes the handler of inner connections. */
+export function innerServer(options: InnerOptions): InnerServer {
+  const { http1, http2, clock } = options
+
+  const giveOver = (connection: Connection, inner: Inner, kind: 'http1' | 'http2' | 'opaque'): void => {
+    inner.timer?.cancel()
+    const held = inner.held
+    inner.held = []
+    if (kind === 'opaque') inner.opaque = options.opaque(connection, inner.downstream)
+    else {
+      const info = inner.info as OpenInfo
+      inner.feed = kind === 'http1' ? http1.adopt(connection, info) : http2.adopt(connection, info)
+    }
+    for (const chunk of held) deliver(connection, inner, chunk, 0, chunk.length)
+    if (inner.ended) finish(connection, inner)
+  }
+
+  const deliver = (connection: Connection, inner: Inner, bytes: Uint8Array, start: number, end: number): void => {
+    if (inner.feed) inner.feed.receive(bytes, start, end)
+    else inner.opaque?.onRead(connection, bytes, start, end)
+  }
+
+  const finish = (connection: Connection, inner: Inner): void => {
+    if (inner.feed) inner.feed.ended()
+    else inner.opaque?.onEnd(connection)
+  }
+
+  const handler: ConnectionHandler = {
+    onOpen(connection, info) {
+      const inner = connection.slot as Inner
+      inner.info = info
+      const protocol = declared(inner.downstream)
+      if (protocol === 'tcp' || protocol === 'tls') return giveOver(connection, inner, 'opaque')
+      if (protocol === 'unknown') {
+        inner.timer = clock.after(DETECTION_MS, () => {
+          if (!inner.feed && !inner.opaque) giveOver(connection, inner, 'opaque')
+        })
+      }
+    },
+    onRead(connection, arena, start, end) {
+      const inner = connection.slot as Inner
+      if (inner.feed || inner.opaque) return deliver(connection, inner, arena, start, end)
+      inner.held.push(Buffer.from(arena.subarray(start, end)))
+      inner.heldBytes += end - start
+      const bytes = inner.held.length === 1 ? (inner.held[0] as Buffer) : Buffer.concat(inner.held)
+      let kind = detect(bytes)
+      if (kind === 'more' && inner.heldBytes < DETECTION_BYTES) return
+      if (kind === 'more') kind = 'opaque'
+      // A port that is declared HTTP is never opaque: what is not HTTP there gets its 400 from the codec.
+      if (kind === 'opaque' && declared(inner.downstream) !== 'unknown') kind = 'http1'
+      giveOver(connection, inner, kind)
+    },
+    onDrain(connection) {
+      const inner = connection.slot as Inner
+      if (inner.feed) inner.feed.drained()
+      else inner.opaque?.onDrain(connection)
+    },
+    onEnd(connection) {
+      const inner = connection.slot as Inner
+      inner.ended = true
+      if (inner.feed || inner.opaque) finish(connection, inner)
+      else giveOver(connection, inner, declared(inner.downstream) === 'unknown' ? 'opaque' : 'http1')
+    },
+    onClose(connection, error) {
+      const inner = connection.slot as Inner
+      inner.timer?.cancel()
+      inner.held = []
+      if (inner.feed) inner.feed.closed(error)
+      else inner.opaque?.onClose(connection, error)
+    },
+  }
+  return { handler, slot: (downstream) => new Inner(downstream) }
+}

@@ -1,5 +1,5 @@
 // Addresses: what parses, what does not, one text per address, containment against a bit-by-bit model.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { isIPv4, isIPv6 } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import {

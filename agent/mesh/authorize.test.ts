@@ -1,5 +1,5 @@
 // The verdict of policies: Istio's order, every field, what cannot be evaluated, and the properties that keep it closed.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { authorizeConnection, authorizeRequest, compilePolicies, observe } from './authorize.ts'
 import { lowerPolicy } from './lower.ts'

@@ -1,5 +1,5 @@
 // Matching in both dialects, query parameters, and rewrites of what matched.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { compileRoute, matchRoute, stringTest } from './match-route.ts'
 import { queryValue } from './request.ts'

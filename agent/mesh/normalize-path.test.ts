@@ -1,5 +1,5 @@
 // Path normalisation: the expectations of Istio's security tests, and properties that keep policies from being walked round.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { normalizePath, type PathNormalization } from './normalize-path.ts'
 

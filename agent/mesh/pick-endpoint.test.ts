@@ -1,5 +1,5 @@
 // Balancing, ejection, merging of policies, retries, weights, protocol names.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { grpcToHttpStatus, OutlierDetector } from './outlier.ts'
 import { Balancer, listCandidates, type Algorithm, type Candidate, type HostStates } from './pick-endpoint.ts'

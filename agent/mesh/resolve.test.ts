@@ -1,5 +1,5 @@
 // Where connections go: every branch of the outbound decision, and that what is unsure is refused.
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { resolveOutbound, type Outbound } from './resolve.ts'
 import { sampleService, sampleWorkload } from './samples.ts'

@@ -1,7 +1,7 @@
 // The small HTTP servers a program has for people and machines around it: metrics, readiness, and the admin server with
 // the state and the log level. The admin server listens on loopback or a unix socket only; nothing here ever shows a
 // private key. Must not live here: the mesh's traffic (http/), what the state is (each program gives it).
-import { chmodSync, rmSync } from 'node:fs'
+import { chmodSync, lstatSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import { isLoopback, joinHostPort, parseIp, splitHostPort } from '../base/ip.ts'
@@ -96,7 +96,7 @@ function removeStale(path: string): Promise<void> {
       resolve()
     })
     probe.once('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ECONNREFUSED') rmSync(path, { force: true })
+      if (error.code === 'ECONNREFUSED' && lstatSync(path).isSocket()) rmSync(path, { force: true })
       resolve()
     })
   })

@@ -1,0 +1,218 @@
+import { rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { ManualClock } from '../../base/clock.ts'
+import { silentLog } from '../../base/log.ts'
+import type { MeshState } from '../../mesh/state.ts'
+import type { Enrollment } from './contract.ts'
+import { startEnrollment } from './enrollment.ts'
+import { Books, Folder, shopMesh, workloadFor } from './testing.ts'
+
+describe('enrolment', () => {
+  let folder: Folder
+  let books: Books
+  let clock: ManualClock
+  let mesh: MeshState | undefined
+  let told: string[]
+  /** onEnrolled fails so often. */
+  let handoverFailures: number
+  let running: Enrollment[]
+
+  async function start(): Promise<Enrollment> {
+    const enrollment = await startEnrollment({
+      node: 'one',
+      redirect: books,
+      view: () => mesh,
+      socketPath: join(folder.path, 'agent.sock'),
+      stateDir: join(folder.path, 'state'),
+      log: silentLog,
+      clock,
+      onEnrolled: (pod, listeners) => {
+        told.push(`+${pod.name} ${listeners.outbound}`)
+        if (handoverFailures-- > 0) throw new Error('no listener')
+      },
+      onUnenrolled: (pod) => void told.push(`-${pod.name}`),
+    })
+    running.push(enrollment)
+    return enrollment
+  }
+
+  beforeEach(() => {
+    folder = new Folder()
+    books = new Books()
+    clock = new ManualClock()
+    mesh = shopMesh()
+    told = []
+    handoverFailures = 0
+    running = []
+  })
+  afterEach(async () => {
+    for (const enrollment of running) await enrollment.close()
+    folder.remove()
+  })
+
+  it('answers once the pod is captured and its owner has the listeners', async () => {
+    const enrollment = await start()
+    const pod = folder.pod('web')
+    expect(await enrollment.add(pod)).toMatchObject({ pod, phase: 'captured' })
+    expect(told).toEqual(['+web 1001'])
+    expect(await enrollment.add(pod)).toMatchObject({ phase: 'captured' })
+    expect(books.log).toEqual(['enroll uid-web'])
+  })
+
+  it('answers for a pod that stays out without touching the kernel', async () => {
+    const enrollment = await start()
+    expect(await enrollment.add(folder.pod('web', { namespace: 'plain' }))).toMatchObject({ phase: 'out' })
+    expect(books.log).toEqual([])
+  })
+
+  it('follows labels both ways without being told of pods again', async () => {
+    const enrollment = await start()
+    const pod = folder.pod('web')
+    mesh!.setWorkload(workloadFor(pod, { tunnelProtocol: 'NONE' }))
+    expect(await enrollment.add(pod)).toMatchObject({ phase: 'out' })
+    for (const [tunnelProtocol, phase] of [
+      ['HBONE', 'captured'],
+      ['NONE', 'out'],
+      ['HBONE', 'captured'],
+    ] as const) {
+      mesh!.setWorkload(workloadFor(pod, { tunnelProtocol }))
+      enrollment.changed()
+      await enrollment.settled()
+      expect(enrollment.status(pod.uid)).toMatchObject({ phase })
+    }
+    expect(told).toEqual(['+web 1001', '-web', '+web 1001'])
+  })
+
+  it('refuses a pod while there is no state, and changes nothing', async () => {
+    mesh = undefined
+    const enrollment = await start()
+    const pod = folder.pod('web')
+    await expect(enrollment.add(pod)).rejects.toMatchObject({ code: 'ENROLL_NO_STATE' })
+    expect(enrollment.list()).toEqual([])
+    expect(await enrollment.add({ ...pod, namespace: 'kube-system' })).toMatchObject({ phase: 'out' })
+  })
+
+  it('brings registered pods back by itself after a restart', async () => {
+    const first = await start()
+    const pod = folder.pod('web')
+    await first.add(pod)
+    await first.close()
+    told = []
+    const second = await start()
+    await second.settled()
+    expect(told).toEqual(['+web 1001'])
+    expect(second.list()).toMatchObject([{ pod, phase: 'captured' }])
+  })
+
+  it('forgets after a restart what is gone, and leaves closed what it was never told of', async () => {
+    const first = await start()
+    const pod = folder.pod('web')
+    await first.add(pod)
+    await first.close()
+    rmSync(pod.netns)
+    books.inKernel.set('stranger', { uid: 'stranger', netns: '/x', addresses: [] })
+    const second = await start()
+    await second.settled()
+    expect(second.list()).toEqual([])
+    expect(books.enrolled()).toEqual(['stranger'])
+    expect(await second.del('stranger')).toBe(true)
+    expect(books.enrolled()).toEqual([])
+    expect(await second.del('stranger')).toBe(false)
+  })
+
+  it('says why a pod is not captured, and goes on trying with growing pauses', async () => {
+    const enrollment = await start()
+    books.failures = 3
+    const pod = folder.pod('web')
+    await expect(enrollment.add(pod)).rejects.toMatchObject({
+      code: 'ENROLL_FAILED',
+      message: expect.stringContaining('the kernel said no') as string,
+    })
+    expect(enrollment.status(pod.uid)).toMatchObject({ phase: 'pending', reason: 'the kernel said no' })
+    enrollment.changed()
+    await enrollment.settled()
+    // Somebody else's change does not hurry it.
+    expect(books.log).toHaveLength(1)
+    clock.advance(250)
+    await enrollment.settled()
+    expect(books.log).toHaveLength(2)
+    clock.advance(200)
+    await enrollment.settled()
+    expect(books.log).toHaveLength(2)
+    clock.advance(300)
+    await enrollment.settled()
+    clock.advance(1000)
+    await enrollment.settled()
+    expect(enrollment.status(pod.uid)).toMatchObject({ phase: 'captured' })
+  })
+
+  it('hands over anew when the owner of the listeners failed', async () => {
+    const enrollment = await start()
+    handoverFailures = 1
+    const pod = folder.pod('web')
+    await expect(enrollment.add(pod)).rejects.toMatchObject({ code: 'ENROLL_FAILED' })
+    clock.advance(250)
+    await enrollment.settled()
+    expect(told).toEqual(['+web 1001', '-web', '+web 1001'])
+    expect(enrollment.status(pod.uid)).toMatchObject({ phase: 'captured' })
+  })
+
+  it('one pod’s failure does not hold up another', async () => {
+    const enrollment = await start()
+    books.failures = 1
+    const failing = enrollment.add(folder.pod('bad'))
+    const fine = enrollment.add(folder.pod('good'))
+    await expect(failing).rejects.toMatchObject({ code: 'ENROLL_FAILED' })
+    expect(await fine).toMatchObject({ phase: 'captured' })
+  })
+
+  it('releases a removed pod, telling its owner first', async () => {
+    const enrollment = await start()
+    const pod = folder.pod('web')
+    await enrollment.add(pod)
+    expect(await enrollment.del(pod.uid)).toBe(true)
+    expect(told).toEqual(['+web 1001', '-web'])
+    expect(books.log).toEqual(['enroll uid-web', 'unenroll uid-web'])
+    expect(enrollment.status(pod.uid)).toBeUndefined()
+    expect(await enrollment.del(pod.uid)).toBe(false)
+  })
+
+  it('notices by itself that a namespace is gone', async () => {
+    const enrollment = await start()
+    const pod = folder.pod('web')
+    await enrollment.add(pod)
+    rmSync(pod.netns)
+    clock.advance(10_000)
+    await enrollment.settled()
+    expect(enrollment.list()).toEqual([])
+    expect(told).toEqual(['+web 1001', '-web'])
+  })
+
+  it('takes a pod that comes back in another namespace under the same path for what it is', async () => {
+    const enrollment = await start()
+    const pod = folder.pod('web')
+    await enrollment.add(pod)
+    rmSync(pod.netns)
+    // Keeps the old inode from being given out again.
+    writeFileSync(join(folder.path, 'filler'), '')
+    writeFileSync(pod.netns, '')
+    expect(await enrollment.add(pod)).toMatchObject({ phase: 'captured' })
+    expect(told).toEqual(['+web 1001', '-web', '+web 1001'])
+    expect(books.log).toEqual(['enroll uid-web', 'unenroll uid-web', 'enroll uid-web'])
+  })
+
+  it('gives up waiting after a while and stays registered', async () => {
+    const enrollment = await start()
+    // The kernel half hangs.
+    books.enroll = () => new Promise(() => undefined)
+    const pod = folder.pod('web')
+    const added = enrollment.add(pod)
+    const refused = expect(added).rejects.toMatchObject({ code: 'ENROLL_TIMEOUT' })
+    await Promise.resolve()
+    clock.advance(30_000)
+    await refused
+    expect(enrollment.status(pod.uid)).toMatchObject({ phase: 'pending' })
+    running = []
+  })
+})

@@ -8,7 +8,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['agent/**/*.test.ts', 'native/**/*.test.ts', 'deploy/**/*.test.ts', 'test/*.test.ts'],
+          include: ['agent/**/*.test.ts', 'native/**/*.test.ts', 'deploy/**/*.test.ts', 'test/*.test.ts', 'test/bench/*.test.ts'],
           exclude: ['**/*.kernel.test.ts', '**/node_modules/**'],
           testTimeout: 20_000,
         },

@@ -1,0 +1,40 @@
+// The load generators and what they print, as numbers: wrk (requests, latencies) and iperf3 (throughput). Must not live
+// here: what is compared with what.
+
+export interface WrkResult {
+  readonly requestsPerSecond: number
+  readonly p50Ms: number
+  readonly p99Ms: number
+  /** Socket errors and answers other than 2xx and 3xx. */
+  readonly errors: number
+  readonly requests: number
+}
+
+const UNITS: Readonly<Record<string, number>> = { us: 0.001, ms: 1, s: 1_000, m: 60_000 }
+
+/** Reads the output of `wrk --latency`. Throws if it is none. */
+export function parseWrk(text: string): WrkResult {
+  const latency = (percent: string): number => {
+    const match = new RegExp(String.raw`^\s+${percent}%\s+([0-9.]+)(us|ms|s|m)`, 'm').exec(text)
+    return match ? Number(match[1]) * (UNITS[match[2] as string] ?? 1) : Number.NaN
+  }
+  const rate = /^Requests\/sec:\s+([0-9.]+)/m.exec(text)
+  if (!rate) throw new Error(`wrk said: ${text.slice(0, 400)}`)
+  const sockets = /Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(text)
+  const bad = /Non-2xx or 3xx responses: (\d+)/.exec(text)
+  return {
+    requestsPerSecond: Number(rate[1]),
+    p50Ms: latency('50'),
+    p99Ms: latency('99'),
+    requests: Number(/(\d+) requests in/.exec(text)?.[1] ?? 0),
+    errors: (sockets ? sockets.slice(1).reduce((sum, one) => sum + Number(one), 0) : 0) + Number(bad?.[1] ?? 0),
+  }
+}
+
+/** Gbit/s received, from `iperf3 -J`. Throws if it failed. */
+export function parseIperf(text: string): number {
+  const result = JSON.parse(text) as { error?: string; end?: { sum_received?: { bits_per_second: number } } }
+  const bits = result.end?.sum_received?.bits_per_second
+  if (bits === undefined) throw new Error(`iperf3 said: ${result.error ?? text.slice(0, 400)}`)
+  return bits / 1e9
+}

@@ -16,6 +16,7 @@ export function checkAttachment(
     targetRef?: z.infer<typeof targetRef> | undefined
     targetRefs?: readonly z.infer<typeof targetRef>[] | undefined
   },
+  namespace: string,
   report: Report,
 ): void {
   const given = (['selector', 'targetRef', 'targetRefs'] as const).filter((key) => spec[key] !== undefined)
@@ -35,6 +36,15 @@ export function checkAttachment(
       : []
   for (const { ref, path } of targets) {
     if (!ref.name) report({ severity: 'error', code: 'CONFIG_REQUIRED', path, message: 'The field name is missing.' })
+    if (ref.namespace !== undefined && ref.namespace !== namespace) {
+      report({
+        severity: 'error',
+        code: 'CONFIG_NOT_PERMITTED',
+        path: [...path, 'namespace'],
+        message: `A resource of namespace ${namespace} cannot target one of namespace ${ref.namespace}.`,
+        hint: 'Put it into the namespace of its target.',
+      })
+    }
     const wanted = TARGET_GROUPS[ref.kind ?? '']
     if (wanted === undefined) {
       report({
@@ -81,7 +91,7 @@ export function attachmentOf(
   if (refs.length > 0) {
     const targets = refs.map((ref) => ({
       kind: ref.kind ?? '',
-      namespace: ref.namespace ?? namespace,
+      namespace,
       name: ref.name ?? '',
     }))
     return { scope: 'target', selector: {}, targets }

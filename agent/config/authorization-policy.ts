@@ -99,7 +99,7 @@ function check(resource: Resource<AuthorizationPolicyBody>, report: Report): voi
   const { spec } = resource.body
   const fail = (path: FieldPath, message: string, hint = '') =>
     report({ severity: 'error', code: 'CONFIG_INVALID_VALUE', path, message, hint })
-  checkAttachment(spec, report)
+  checkAttachment(spec, resource.metadata.namespace, report)
   if (spec.action === 'CUSTOM' && !spec.provider?.name) {
     report({
       severity: 'error',

@@ -170,8 +170,24 @@ function readDocument(text: string, firstLine: number, file: string): RawDocumen
         : 'The document is nested too deeply.'
     problems.push(fileProblem(file, firstLine, 'CONFIG_YAML_INVALID', message, 'Write the repeated part out.'))
   }
+  if (problems.length > 0 && !hasKind(value)) value = guess(text)
   if (problems.length === 0 && (value === null || value === undefined)) return undefined
   return { value, origin, problems }
+}
+
+function hasKind(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && 'kind' in value
+}
+
+/** What a broken text seems to declare, read line by line: enough to name it and to keep its last good version. */
+function guess(text: string): unknown {
+  const find = (pattern: RegExp) => pattern.exec(text)?.[1]
+  const kind = find(/^kind:[ \t]*["']?(\w+)/m)
+  if (kind === undefined) return undefined
+  const metadata = /^metadata:[ \t]*\n((?:[ \t]+.*\n?|\n)*)/m.exec(text)?.[1] ?? ''
+  const name = /^[ \t]+name:[ \t]*["']?([\w.-]+)/m.exec(metadata)?.[1]
+  const namespace = /^[ \t]+namespace:[ \t]*["']?([\w.-]+)/m.exec(metadata)?.[1]
+  return { apiVersion: find(/^apiVersion:[ \t]*["']?([\w./-]+)/m) ?? '', kind, metadata: { name, namespace } }
 }
 
 function broken(

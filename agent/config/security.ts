@@ -1,0 +1,162 @@
+// The security resources together: policies whole, modes of mutual TLS as synthetic policies, denials for rejected
+// resources, and each workload's list of those that select it.
+// Must not live here: one kind's fields (authorization-policy*.ts, peer-authentication.ts), decisions (mesh/).
+import { selects } from '../mesh/applicable.ts'
+import { effectiveMode, syntheticPolicy, type PeerAuthentication } from '../mesh/peer-authentication.ts'
+import type { Policy } from '../mesh/policy.ts'
+import type { Workload } from '../mesh/workload.ts'
+import { attachmentOfRejected, denyPolicy } from './attachment.ts'
+import { authorizationPolicy, type AuthorizationPolicyBody } from './authorization-policy.ts'
+import { toPolicy } from './authorization-policy-domain.ts'
+import type { Context } from './context.ts'
+import { gateway, gatewayClass, WAYPOINT_CLASSES } from './gateway.ts'
+import { peerAuthentication } from './peer-authentication.ts'
+import { sourceOf, type FieldPath, type Resource } from './resource.ts'
+import { service } from './service.ts'
+import type { Denial } from './store.ts'
+
+export interface Security {
+  readonly policies: readonly Policy[]
+  /** The given workloads with their lists. */
+  readonly workloads: readonly Workload[]
+}
+
+export function toSecurity(context: Context, workloads: readonly Workload[], denials: readonly Denial[]): Security {
+  const { settings } = context
+  const policies: Policy[] = []
+  for (const one of context.of(authorizationPolicy)) {
+    const policy = toPolicy(one, settings.rootNamespace)
+    policies.push(policy)
+    reportAttachment(context, one, policy)
+  }
+  for (const denial of denials) {
+    const { kind, namespace, name } = denial.ref
+    const attachment = attachmentOfRejected(denial.document, namespace, settings.rootNamespace)
+    policies.push(denyPolicy(kind, namespace, name, attachment, denial.source))
+  }
+  const modes = context.of(peerAuthentication).map((one): PeerAuthentication => {
+    const { spec } = one.body
+    const labels = spec.selector?.matchLabels ?? {}
+    const rootOnly = Object.keys(labels).length > 0 && one.metadata.namespace === settings.rootNamespace
+    if (rootOnly) {
+      context.report(one, {
+        severity: 'warning',
+        code: 'CONFIG_NO_EFFECT',
+        path: ['spec', 'selector'],
+        message: 'A PeerAuthentication with a selector has no effect in the root namespace.',
+        hint: 'Put it into the namespace of the workloads.',
+      })
+    } else reportSelector(context, one, labels, one.metadata.namespace)
+    return {
+      namespace: one.metadata.namespace,
+      name: one.metadata.name,
+      selector: labels,
+      mode: spec.mtls?.mode ?? 'UNSET',
+      portModes: Object.fromEntries(
+        Object.entries(spec.portLevelMtls ?? {}).map(([port, value]) => [Number(port), value.mode ?? 'UNSET']),
+      ),
+      source: sourceOf(one),
+    }
+  })
+  reportShadowed(context)
+  const selecting = policies.filter((policy) => policy.scope === 'workload')
+  const synthetic = new Map<string, Policy>()
+  const listed = workloads.map((workload) => {
+    const keys = selecting
+      .filter(
+        (policy) =>
+          (policy.namespace === workload.namespace || policy.namespace === settings.rootNamespace) &&
+          selects(policy.selector, workload.labels),
+      )
+      .map((policy) => `${policy.namespace}/${policy.name}`)
+    const strict = syntheticPolicy(effectiveMode(modes, settings, workload.namespace, workload.labels), settings)
+    if (strict) {
+      const key = `${strict.namespace}/${strict.name}`
+      synthetic.set(key, synthetic.get(key) ?? strict)
+      keys.push(key)
+    }
+    return keys.length > 0 ? { ...workload, authorizationPolicies: keys } : workload
+  })
+  return { policies: [...policies, ...synthetic.values()], workloads: listed }
+}
+
+function reportAttachment(context: Context, one: Resource<AuthorizationPolicyBody>, policy: Policy): void {
+  const { settings } = context
+  if (policy.scope === 'workload') {
+    reportSelector(
+      context,
+      one,
+      policy.selector,
+      policy.namespace === settings.rootNamespace ? undefined : policy.namespace,
+    )
+    return
+  }
+  for (const [index, target] of policy.targets.entries()) {
+    const path: FieldPath = one.body.spec.targetRefs?.length ? ['spec', 'targetRefs', index] : ['spec', 'targetRef']
+    const exists =
+      target.kind === 'Service'
+        ? context.has(service, target.namespace, target.name)
+        : target.kind === 'Gateway'
+          ? context.has(gateway, target.namespace, target.name)
+          : target.kind === 'GatewayClass'
+            ? WAYPOINT_CLASSES.includes(target.name) || context.has(gatewayClass, '', target.name)
+            : true
+    if (!exists) {
+      context.report(one, {
+        severity: 'warning',
+        code: 'CONFIG_UNKNOWN_TARGET',
+        path: [...path, 'name'],
+        message: `There is no ${target.kind} ${target.namespace}/${target.name}.`,
+        hint: 'Check the name; until it exists the policy protects nothing.',
+      })
+    }
+    if (target.kind === 'GatewayClass' && policy.namespace !== settings.rootNamespace) {
+      context.report(one, {
+        severity: 'warning',
+        code: 'CONFIG_NO_EFFECT',
+        path,
+        message: `A GatewayClass is targeted from the root namespace (${settings.rootNamespace}) only.`,
+        hint: `Move the policy to namespace ${settings.rootNamespace}.`,
+      })
+    }
+  }
+}
+
+function reportSelector(
+  context: Context,
+  one: Resource,
+  labels: Readonly<Record<string, string>>,
+  namespace: string | undefined,
+): void {
+  if (Object.keys(labels).length === 0 || context.someWorkload(labels, namespace)) return
+  const text = Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(',')
+  context.report(one, {
+    severity: 'warning',
+    code: 'CONFIG_SELECTS_NOTHING',
+    path: ['spec', 'selector', 'matchLabels'],
+    message: `No workload${namespace === undefined ? '' : ` in namespace ${namespace}`} has the labels ${text}: the resource has no effect.`,
+    hint: 'Check the labels and the namespace.',
+  })
+}
+
+/** At one level the oldest PeerAuthentication counts; the others are named. */
+function reportShadowed(context: Context): void {
+  const seen = new Map<string, Resource>()
+  for (const one of context.of(peerAuthentication)) {
+    const labels = one.body.spec.selector?.matchLabels ?? {}
+    const key = `${one.metadata.namespace}/${JSON.stringify(Object.entries(labels).sort())}`
+    const first = seen.get(key)
+    if (!first) seen.set(key, one)
+    else {
+      context.report(one, {
+        severity: 'warning',
+        code: 'CONFIG_CONFLICT',
+        path: [],
+        message: `${first.metadata.namespace}/${first.metadata.name} is older and speaks about the same workloads: this one has no effect.`,
+        hint: 'Remove one of them.',
+      })
+    }
+  }
+}

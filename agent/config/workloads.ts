@@ -1,0 +1,176 @@
+// Pods (and bare endpoints) as the domain's workloads: identity, place, enrolment, waypoint, services.
+// Must not live here: which policies speak about them (security.ts).
+import type { GatewayRef, Locality, Workload } from '../mesh/workload.ts'
+import type { Context } from './context.ts'
+import { node } from './core-kinds.ts'
+import { findEndpoints, type BareEndpoint, type PortMap } from './endpoints.ts'
+import { EXEMPT_NAMESPACES, hasSidecar, meshLabel } from './labels.ts'
+import { hasEnded, isReady, pod, podAddresses, type PodBody } from './pod.ts'
+import type { Resource } from './resource.ts'
+import type { WaypointUse } from './waypoint-use.ts'
+
+/** The name of the only cluster, as Istio names it. */
+export const CLUSTER_ID = 'Kubernetes'
+
+const NOWHERE: Locality = { region: '', zone: '', subzone: '' }
+
+/** Every pod with an address that has not ended. Lists of policies are empty: security.ts fills them. */
+export function toWorkloads(context: Context, use: WaypointUse): Workload[] {
+  const endpoints = findEndpoints(context)
+  const localities = new Map(context.of(node).map((one) => [one.metadata.name, localityOf(one)]))
+  const workloads: Workload[] = []
+  for (const one of context.of(pod)) {
+    const addresses = podAddresses(one)
+    if (addresses.length === 0 || hasEnded(one)) continue
+    const services = endpoints.ofPods.get(`${one.metadata.namespace}/${one.metadata.name}`) ?? {}
+    const place = localities.get(one.body.spec.nodeName ?? '') ?? NOWHERE
+    workloads.push(toWorkload(one, addresses, services, place, context, use))
+  }
+  for (const one of endpoints.bare) workloads.push(toBareWorkload(one, context))
+  return workloads
+}
+
+function toWorkload(
+  one: Resource<PodBody>,
+  addresses: readonly string[],
+  services: Readonly<Record<string, PortMap>>,
+  locality: Locality,
+  context: Context,
+  use: WaypointUse,
+): Workload {
+  const { name, namespace, labels } = one.metadata
+  const { spec } = one.body
+  const hostNetwork = spec.hostNetwork ?? false
+  const native = !hostNetwork && (use.isPartOfWaypoint(one) || labels['networking.istio.io/tunnel'] === 'http')
+  const waypoint = native ? undefined : waypointOf(one, services, context, use)
+  const owner = ownerOf(one)
+  const canonicalName =
+    labels['service.istio.io/canonical-name'] ?? labels['app.kubernetes.io/name'] ?? labels['app'] ?? owner.name
+  return {
+    uid: `${CLUSTER_ID}//Pod/${namespace}/${name}`,
+    name,
+    namespace,
+    serviceAccount: spec.serviceAccountName || 'default',
+    trustDomain: context.settings.trustDomain,
+    addresses,
+    network: '',
+    node: spec.nodeName ?? '',
+    clusterId: CLUSTER_ID,
+    tunnelProtocol: native || (!hostNetwork && isEnrolled(one, context)) ? 'HBONE' : 'NONE',
+    nativeTunnel: native,
+    hostNetwork,
+    ...(waypoint ? { waypoint } : {}),
+    services,
+    authorizationPolicies: [],
+    healthy: isReady(one),
+    canonicalName,
+    canonicalRevision:
+      labels['service.istio.io/canonical-revision'] ??
+      labels['app.kubernetes.io/version'] ??
+      labels['version'] ??
+      'latest',
+    workloadType: owner.type,
+    workloadName: owner.name,
+    locality,
+    capacity: 1,
+    labels,
+  }
+}
+
+/** The pod's own label wins over its namespace's; a pod with a sidecar, and the exempt namespaces, stay out. */
+function isEnrolled(one: Resource<PodBody>, context: Context): boolean {
+  const { namespace, labels, annotations } = one.metadata
+  if (EXEMPT_NAMESPACES.includes(namespace) || hasSidecar(annotations)) return false
+  const own = meshLabel(labels, 'dataplane-mode')
+  if (own && own.value !== 'ambient' && own.value !== 'none') {
+    context.report(one, {
+      severity: 'warning',
+      code: 'CONFIG_INVALID_VALUE',
+      path: ['metadata', 'labels', own.key],
+      message: `Must be ambient or none, not ${JSON.stringify(own.value)}; the namespace's label counts.`,
+    })
+  } else if (own) return own.value === 'ambient'
+  return context.isEnrolled(namespace)
+}
+
+/** By label of pod or namespace, or because a service it belongs to has one: such a workload is reached through it only. */
+function waypointOf(
+  one: Resource<PodBody>,
+  services: Readonly<Record<string, PortMap>>,
+  context: Context,
+  use: WaypointUse,
+): GatewayRef | undefined {
+  const own = use.of(one, 'workload')
+  if (own) return own
+  const keys = Object.keys(services).sort()
+  const wanted = keys.flatMap((key) => {
+    const ref = context.services.get(key.slice(key.indexOf('/') + 1))?.waypoint
+    return ref ? [{ key, ref }] : []
+  })
+  const [first] = wanted
+  const other = wanted.find((each) => each.ref.hostname !== first?.ref.hostname)
+  if (first && other) {
+    context.report(one, {
+      severity: 'warning',
+      code: 'CONFIG_CONFLICT',
+      path: [],
+      message: `Belongs to services with different waypoints (${first.key}, ${other.key}): only traffic through that of ${first.key} reaches it.`,
+      hint: 'Give both services one waypoint.',
+    })
+  }
+  return first?.ref
+}
+
+/** As Istio names workloads: a ReplicaSet made by a Deployment stands for it. */
+function ownerOf(one: Resource<PodBody>): { type: string; name: string } {
+  const { owners, labels, name } = one.metadata
+  const [owner] = owners
+  if (!owner) return { type: 'pod', name }
+  const hash = labels['pod-template-hash']
+  if (owner.kind === 'ReplicaSet') {
+    const suffix =
+      hash === undefined
+        ? owner.name.lastIndexOf('-')
+        : owner.name.endsWith(`-${hash}`)
+          ? owner.name.length - hash.length - 1
+          : -1
+    return { type: 'deployment', name: suffix > 0 ? owner.name.slice(0, suffix) : owner.name }
+  }
+  return { type: owner.kind.toLowerCase(), name: owner.name }
+}
+
+function localityOf(one: Resource): Locality {
+  const { labels } = one.metadata
+  return {
+    region: labels['topology.kubernetes.io/region'] ?? '',
+    zone: labels['topology.kubernetes.io/zone'] ?? '',
+    subzone: labels['topology.istio.io/subzone'] ?? '',
+  }
+}
+
+function toBareWorkload(one: BareEndpoint, context: Context): Workload {
+  return {
+    uid: one.uid,
+    name: `${one.name}-${one.address}`,
+    namespace: one.namespace,
+    serviceAccount: 'default',
+    trustDomain: context.settings.trustDomain,
+    addresses: [one.address],
+    network: '',
+    node: one.node,
+    clusterId: CLUSTER_ID,
+    tunnelProtocol: 'NONE',
+    nativeTunnel: false,
+    hostNetwork: false,
+    services: one.services,
+    authorizationPolicies: [],
+    healthy: one.ready,
+    canonicalName: one.name,
+    canonicalRevision: 'latest',
+    workloadType: 'pod',
+    workloadName: one.name,
+    locality: { ...NOWHERE, zone: one.zone },
+    capacity: 1,
+    labels: {},
+  }
+}

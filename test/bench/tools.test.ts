@@ -20,7 +20,13 @@ describe('the bench reads its tools', () => {
 Requests/sec:  37911.13
 Transfer/sec:     30.94MB
 `
-    expect(parseWrk(text)).toEqual({ requestsPerSecond: 37911.13, p50Ms: 0.198, p99Ms: 1.2, requests: 41703, errors: 7 })
+    expect(parseWrk(text)).toEqual({
+      requestsPerSecond: 37911.13,
+      p50Ms: 0.198,
+      p99Ms: 1.2,
+      requests: 41703,
+      errors: 7,
+    })
   })
 
   it('takes throughput from iperf3, and its error where it failed', () => {

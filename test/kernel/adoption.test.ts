@@ -228,6 +228,21 @@ describe('enrolment in the kernel', () => {
     })
   })
 
+  it('says so when the kernel lets it load nothing at all', async () => {
+    const features = Object.fromEntries(Object.keys(node.redirect.features).map((name) => [name, false]))
+    await expect(openRedirect({ ...node.options, features })).rejects.toMatchObject({
+      code: 'REDIRECT_NOT_PERMITTED',
+      hint: expect.stringContaining('CAP_BPF') as string,
+    })
+  })
+
+  it('refuses an agent whose own cgroup is not below the node’s', async () => {
+    const elsewhere = node.world.pod().cgroup
+    await expect(openRedirect({ ...node.options, cgroup: elsewhere })).rejects.toMatchObject({
+      code: 'REDIRECT_AGENT_OUTSIDE',
+    })
+  })
+
   it('refuses a folder that is no cgroup and pins off the bpffs', async () => {
     await expect(openRedirect({ ...node.options, cgroup: '/tmp' })).rejects.toMatchObject({
       code: 'REDIRECT_NO_CGROUP',

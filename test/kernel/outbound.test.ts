@@ -109,6 +109,34 @@ describe('outbound capture', () => {
     expect(captured.outbound.length + alsoCaptured.outbound.length).toBe(0)
   })
 
+  it('tells five hundred handshakes at once in each of two pods apart', async () => {
+    const neighbour = node.world.sockets(other)
+    const COUNT = 500
+    const opened: { who: Sockets; socket: number }[] = []
+    for (let i = 0; i < COUNT; i++) {
+      const dial = { source: 20_000 + i, port: 10_000 + i }
+      const [mine, yours] = await Promise.all([
+        app.must('connect_async', { ...dial, to: VIP4 }),
+        neighbour.must('connect_async', { ...dial, to: '10.96.0.8' }),
+      ])
+      opened.push({ who: app, socket: mine.socket! }, { who: neighbour, socket: yours.socket! })
+    }
+    for (const [queue, address] of [
+      [captured.outbound, VIP4],
+      [alsoCaptured.outbound, '10.96.0.8'],
+    ] as const) {
+      const seen = new Set<number>()
+      for (let i = 0; i < COUNT; i++) {
+        const { original, info, connection } = await queue.next()
+        expect(original).toEqual({ address, port: info.peer.port - 10_000 })
+        seen.add(info.peer.port)
+        connection.abort('cancel')
+      }
+      expect(seen.size).toBe(COUNT)
+    }
+    for (const { who, socket } of opened) await who.must('close', { socket })
+  })
+
   it.each([
     { family: 4, bind: '127.0.0.1' },
     { family: 6, bind: '::1' },

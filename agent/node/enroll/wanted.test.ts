@@ -30,7 +30,6 @@ describe('whether a pod is wanted in the mesh', () => {
     expect(verdict({})).toBe('in')
     expect(verdict({ tunnelProtocol: 'NONE' })).toBe('out')
     expect(verdict({ nativeTunnel: true })).toBe('out')
-    expect(verdict({ hostNetwork: true })).toBe('in')
   })
 
   it('takes no other pod that once had the address for this one', () => {

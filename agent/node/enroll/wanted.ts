@@ -16,6 +16,7 @@ export const defaultExemptNamespaces: readonly string[] = ['ambit-system', 'kube
 /**
  * A workload decides by its tunnelProtocol (which control derives from the labels of namespace and pod). While it is
  * not known yet, its namespace decides: a new pod of an enrolled namespace is captured from its first packet on.
+ * A pod on the host network has no namespace of its own to register; the kernel half refuses the node's.
  */
 export function wantedPod(
   view: MeshView | undefined,
@@ -33,7 +34,6 @@ export function wantedPod(
       ? { verdict: 'in', reason: `Namespace ${pod.namespace} is enrolled; the workload is not known yet.` }
       : { verdict: 'out', reason: `Namespace ${pod.namespace} is not enrolled and the workload is not known.` }
   }
-  if (workload.hostNetwork) return { verdict: 'out', reason: 'The pod is on the host network.' }
   if (workload.nativeTunnel) return { verdict: 'out', reason: 'The pod ends tunnels itself, as waypoints do.' }
   return workload.tunnelProtocol === 'HBONE'
     ? { verdict: 'in', reason: `Workload ${workload.uid} is enrolled.` }

@@ -52,11 +52,11 @@ export interface NodePrograms {
 
 /**
  * Loads, attaches or adopts. Programs that carry notes go in before those that write them, so that no captured
- * connection meets half the machinery. Throws AmbitError REDIRECT_NO_CGROUP, REDIRECT_NO_BPFFS, REDIRECT_PIN_MISMATCH,
+ * connection meets half the machinery. Throws AmbitError REDIRECT_NO_BPFFS, REDIRECT_PIN_MISMATCH,
  * REDIRECT_LOAD_FAILED.
  */
 export async function openPrograms(cgroup: string, pinRoot: string): Promise<NodePrograms> {
-  const id = idOf(cgroup)
+  const id = cgroupId(cgroup)
   makePinFolders(pinRoot)
   const links: Link[] = []
   const modules: { close(): void }[] = []
@@ -123,16 +123,6 @@ function attach(program: Program, cgroup: string, id: bigint, pinRoot: string, o
     link.close()
     throw error
   }
-}
-
-function idOf(cgroup: string): bigint {
-  // Only a folder of the v2 hierarchy has this file.
-  if (!existsSync(`${cgroup}/cgroup.events`) && !existsSync(`${cgroup}/cgroup.controllers`)) {
-    throw new AmbitError('REDIRECT_NO_CGROUP', `${cgroup} is not a cgroup of the v2 hierarchy.`, {
-      hint: 'Name the parent of the pods’ cgroups under the cgroup2 mount (see `grep cgroup2 /proc/self/mounts`).',
-    })
-  }
-  return cgroupId(cgroup)
 }
 
 function makePinFolders(pinRoot: string): void {

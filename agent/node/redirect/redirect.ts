@@ -11,6 +11,7 @@ import {
 } from '../../../native/bpf/index.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Endpoint } from '../../io/connection.ts'
+import { checkAgentCgroup, checkCgroup } from './cgroup.ts'
 import type { PodHandle, PodListeners, Redirect } from './contract.ts'
 import { readCounters } from './counters.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
@@ -28,7 +29,7 @@ import {
 import { openPrograms, podPins, removePins, type NodePrograms } from './programs.ts'
 
 export interface RedirectOptions {
-  /** The node's cgroup: parent of the pods' cgroups, path under the cgroup2 mount. */
+  /** The node's cgroup: parent of the pods' and of the agent's own, path under the cgroup2 mount. */
   readonly cgroup: string
   /** Cgroup ids of this agent (and of one that drains beside it): their sockets are never captured. */
   readonly agentCgroupIds: readonly bigint[]
@@ -56,6 +57,8 @@ interface Enrolled {
 export async function openRedirect(options: RedirectOptions): Promise<Redirect> {
   const features = probeNeeds(options.features)
   requireNeeds(features)
+  checkCgroup(options.cgroup)
+  checkAgentCgroup(options.cgroup, options.agentCgroupIds)
   const programs = await openPrograms(options.cgroup, options.pinRoot)
   exempt(programs, options.agentCgroupIds)
   purge(programs, options.pinRoot)

@@ -93,7 +93,8 @@ class RenewableIdentity implements Provider {
 
   addIdentityCertificateListener(listener: IdentityListener): void {
     this.#listeners.add(listener)
-    this.#tell(listener)
+    // Later, as a file watcher would: grpc-js registers what hears of the certificate only after this call.
+    queueMicrotask(() => this.#tell(listener))
   }
 
   removeIdentityCertificateListener(listener: IdentityListener): void {

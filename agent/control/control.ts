@@ -1,0 +1,193 @@
+// The control plane put together: snapshots come from a gatherer, resources and certificates go out over one gRPC server.
+// Must not live here: flags and process life (main.ts), any one of its parts.
+import type { Clock, Timer } from '../base/clock.ts'
+import { AmbitError, messageOf } from '../base/errors.ts'
+import { joinHostPort, parseIp, splitHostPort } from '../base/ip.ts'
+import type { Logger } from '../base/log.ts'
+import { describeProblem } from '../config/problem.ts'
+import { formatIdentity } from '../mesh/identity.ts'
+import type { Authority } from '../pki/authority.ts'
+import { caServiceDefinition, caServiceImplementation, type IssueRequest } from '../wire/ca-service.ts'
+import { startControlServer, type ControlServer } from '../wire/control-server.ts'
+import { ResourceStore } from '../wire/resource-store.ts'
+import { XdsServer } from '../wire/xds-server.ts'
+import type { Gather, Snapshot } from './gather/gather.ts'
+import { describeCaller, type Authenticator, type Caller } from './issue/authenticator.ts'
+import { authorizeIssue, authorizeStream } from './issue/authorize.ts'
+import { Publisher } from './publish/publisher.ts'
+import { agentScope, WaypointScopes } from './publish/scope.ts'
+
+export const SERVER_NAME = 'control.ambit-system.svc'
+
+export interface ControlOptions {
+  readonly gather: Gather
+  /** Opens the CA once the trust domain is known. */
+  openAuthority(trustDomain: string): Promise<Authority>
+  readonly authenticator: Authenticator
+  /** `HOST:PORT`, port 0 = any. */
+  readonly listen: string
+  readonly clock: Clock
+  readonly log: Logger
+  /** Longest life of a workload certificate; default 86 400 s. */
+  readonly certificateSeconds?: number
+}
+
+/** Of the server's own certificate; renewed at half of it. */
+const SERVER_CERTIFICATE_SECONDS = 86_400
+const RETRY_MS = 60_000
+
+export class Control {
+  readonly #options: ControlOptions
+  readonly store = new ResourceStore()
+  readonly xds: XdsServer<Caller>
+  readonly publisher: Publisher
+  readonly #scopes = new WaypointScopes()
+  #authority: Authority | undefined
+  #server: ControlServer | undefined
+  #renewal: Timer | undefined
+  #told = new Set<string>()
+  snapshot: Snapshot | undefined
+  /** Milliseconds from a snapshot's arrival to its last resource in the store, of the last one. */
+  publishMs = 0
+  issued = 0
+  refused = 0
+
+  constructor(options: ControlOptions) {
+    this.#options = options
+    const { log, clock, authenticator } = options
+    this.publisher = new Publisher(this.store, log)
+    this.xds = new XdsServer<Caller>({
+      store: this.store,
+      clock,
+      log,
+      authenticate: ({ token }) => authenticator.authenticate(token),
+      admit: (caller, node) => {
+        authorizeStream(caller, node, this.#known().translation)
+        return node.type === 'agent' ? agentScope : this.#scopes.of(node.namespace, node.gateway ?? '')
+      },
+    })
+  }
+
+  /** Resolves once it serves. Rejects with what keeps it from that (CONFIG_UNREADABLE, CA_STATE_INVALID, CONTROL_LISTEN). */
+  async start(): Promise<void> {
+    const { gather, authenticator, listen, log, openAuthority } = this.#options
+    await gather.start((snapshot) => this.#take(snapshot))
+    const { settings } = this.#known().translation
+    const authority = await openAuthority(settings.trustDomain)
+    this.#authority = authority
+    const names = serverNames(listen, settings.clusterDomain)
+    const certificate = await authority.serverCertificate(names, SERVER_CERTIFICATE_SECONDS)
+    this.#server = await startControlServer({
+      listen,
+      certificate,
+      services: [
+        this.xds,
+        {
+          definition: caServiceDefinition,
+          implementation: caServiceImplementation<Caller>({
+            log,
+            authenticate: ({ token }) => authenticator.authenticate(token),
+            issue: (caller, request) => this.#issue(caller, request),
+          }),
+        },
+      ],
+    })
+    this.#renewServerCertificate(certificate.notAfter, names)
+    log.info({ listen: this.address, names }, 'control serves')
+  }
+
+  /** `HOST:PORT` it listens on. */
+  get address(): string {
+    const { host } = splitHostPort(this.#options.listen) ?? { host: '' }
+    return joinHostPort(host, this.#server?.port ?? 0)
+  }
+
+  async stop(graceMs = 2_000): Promise<void> {
+    this.#renewal?.cancel()
+    await this.#options.gather.stop()
+    this.xds.close()
+    await this.#server?.close(graceMs)
+  }
+
+  #known(): Snapshot {
+    if (this.snapshot) return this.snapshot
+    throw new AmbitError('CONTROL_UNAVAILABLE', 'control has not read its configuration yet')
+  }
+
+  #take(snapshot: Snapshot): void {
+    const { clock, log } = this.#options
+    const start = clock.monotonic()
+    this.snapshot = snapshot
+    // Scopes first: what the store's listeners then send must already be judged by them.
+    this.#scopes.update(snapshot.translation)
+    const changes = this.publisher.publish(snapshot.translation)
+    // A scope may have changed (a Gateway came) without any resource changing.
+    this.store.touch()
+    this.publishMs = clock.monotonic() - start
+    log.info({ version: snapshot.version, changes, ms: Math.round(this.publishMs) }, 'configuration published')
+    this.#tell(snapshot)
+  }
+
+  /** Each problem once, when it appears. */
+  #tell(snapshot: Snapshot): void {
+    const now = new Set<string>()
+    for (const problem of snapshot.problems) {
+      const text = describeProblem(problem)
+      now.add(text)
+      if (this.#told.has(text)) continue
+      const level = problem.severity === 'error' ? 'error' : problem.severity === 'warning' ? 'warn' : 'info'
+      this.#options.log[level]({ code: problem.code }, text)
+    }
+    this.#told = now
+  }
+
+  async #issue(caller: Caller, request: IssueRequest): Promise<readonly string[]> {
+    const { log, certificateSeconds = 86_400 } = this.#options
+    try {
+      const identity = authorizeIssue(caller, request.impersonate, this.#known().translation)
+      if (!this.#authority) throw new AmbitError('CONTROL_UNAVAILABLE', 'control is starting')
+      const wanted = request.validitySeconds > 0 ? request.validitySeconds : certificateSeconds
+      const validitySeconds = Math.min(wanted, certificateSeconds)
+      const chain = await this.#authority.issue(request.csr, identity, validitySeconds).catch((error: unknown) => {
+        throw new AmbitError('CONTROL_BAD_REQUEST', messageOf(error), { cause: error })
+      })
+      this.issued++
+      log.info(
+        { audit: 'certificate', identity: formatIdentity(identity), caller: describeCaller(caller), validitySeconds },
+        'certificate issued',
+      )
+      return chain
+    } catch (error) {
+      this.refused++
+      throw error
+    }
+  }
+
+  #renewServerCertificate(notAfter: number, names: readonly string[]): void {
+    const { clock, log } = this.#options
+    const wait = Math.max(RETRY_MS, (notAfter - clock.now()) / 2)
+    const renew = async (): Promise<void> => {
+      let next = notAfter
+      try {
+        const certificate = await this.#authority?.serverCertificate(names, SERVER_CERTIFICATE_SECONDS)
+        if (certificate) {
+          this.#server?.setCertificate(certificate)
+          next = certificate.notAfter
+        }
+      } catch (error) {
+        log.error({ error: messageOf(error) }, "control's own certificate was not renewed")
+      }
+      this.#renewServerCertificate(next, names)
+    }
+    this.#renewal = clock.after(wait, () => void renew(), true)
+  }
+}
+
+/** The names clients know control by, and the address it listens on unless that is every address. */
+function serverNames(listen: string, clusterDomain: string): string[] {
+  const names = [SERVER_NAME, `${SERVER_NAME}.${clusterDomain}`]
+  const { host } = splitHostPort(listen) ?? { host: '' }
+  const bytes = parseIp(host)
+  if (bytes?.some((byte) => byte !== 0)) names.push(host)
+  return names
+}

@@ -9,6 +9,22 @@
 #define PROCEED 1
 #define REFUSE 0
 
+/* asm-generic/socket.h */
+#define SOL_SOCKET 1
+#define SO_BINDTODEVICE 25
+
+/* A socket bound to eth0 cannot reach loopback: its SYN would leave the pod, to nowhere. It is to
+ * reach the agent like any other, so the binding goes; the agent's own connection takes the pod's
+ * routes. 0 if it may not be undone (the kernel asks for CAP_NET_RAW). */
+static __always_inline int unbind_device(struct bpf_sock_addr *ctx)
+{
+	char none[1] = {};
+
+	if (ctx->sk->bound_dev_if == 0)
+		return 1;
+	return bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, none, sizeof(none)) == 0;
+}
+
 /* Decides about one connect. `destination` and `port` are rewritten if it is captured. */
 static __always_inline int capture(struct bpf_sock_addr *ctx, struct address *destination,
 				   __u16 *port, int *rewritten)
@@ -42,6 +58,10 @@ static __always_inline int capture(struct bpf_sock_addr *ctx, struct address *de
 		break;
 	}
 
+	if (!unbind_device(ctx)) {
+		count(COUNT_DROP_BOUND_TO_DEVICE);
+		return REFUSE;
+	}
 	note = bpf_sk_storage_get(&ambit_notes, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!note) {
 		count(COUNT_DROP_NO_MEMORY);

@@ -5,8 +5,8 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* Names in user space: agent/node/redirect/counters.ts, in this order. Append only: the map
- * outlives the agent. */
+/* Names in user space are made from these (agent/node/redirect/counters.ts). Append only: the
+ * map outlives the agent. */
 enum counter {
 	/* connect: outbound TCP of an enrolled pod, sent to the agent */
 	COUNT_REDIRECTED,
@@ -43,6 +43,9 @@ enum counter {
 	COUNT_DROP_UNKNOWN_NAMESPACE,
 	/* sk_lookup: the kernel refused the listener */
 	COUNT_DROP_ASSIGN_FAILED,
+	/* connect: the socket is bound to a device and may not be unbound, so it cannot reach the
+	   agent */
+	COUNT_DROP_BOUND_TO_DEVICE,
 	COUNTERS,
 };
 

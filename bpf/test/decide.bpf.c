@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The decisions as programs of their own, for BPF_PROG_TEST_RUN: facts in, verdict out in the same struct. Tests:
- * test/kernel/decide.kernel.test.ts. */
+/* The decisions as programs of their own, for BPF_PROG_TEST_RUN: facts in, verdict out in the same
+ * struct. Tests: test/kernel/decide.kernel.test.ts. */
 #include "../lib/decide_connect.h"
 #include "../lib/decide_lookup.h"
 #include "../lib/decide_peer.h"

@@ -1,9 +1,9 @@
 // A dead agent never means open traffic, and the next one takes over what it left: agents as real processes, killed.
 import { spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { openPinnedLink } from '../../native/bpf/index.ts'
+import { codec, createMap, openPinnedLink } from '../../native/bpf/index.ts'
 import { openRedirect } from '../../agent/node/redirect/redirect.ts'
 import { World, type Pod, type Sockets } from '../world/netns.ts'
 import { TestNode } from './node.ts'
@@ -132,6 +132,40 @@ describe('an agent that dies', () => {
     expect(node.redirect.enrolled()).toEqual([])
     await outside.must('connect', { to: left.v4, port: 8081 })
     await node.close()
+  })
+
+  it('is succeeded on another cgroup, as after the container runtime made the node’s anew', async () => {
+    const node = await TestNode.open()
+    const left = node.world.pod()
+    const parent = node.world.cgroup.replace(/\/node$/, '')
+    await node.capture(left)
+    await node.die()
+    node.redirect = await openRedirect({ ...node.options, cgroup: parent })
+    const captured = await node.capture(left)
+    const inside = node.world.sockets(left, node.world.outside.cgroup)
+    // This cgroup is below the new one only.
+    await inside.must('connect', { to: '10.96.0.7', port: 80 })
+    expect((await captured.outbound.next()).original).toEqual({ address: '10.96.0.7', port: 80 })
+    await node.close()
+  })
+
+  it('is not succeeded by one whose tables have another shape', async () => {
+    const node = await TestNode.open()
+    const left = node.world.pod()
+    await node.capture(left)
+    await node.die()
+    rmSync(`${node.world.pinRoot}/ambit_pods`)
+    const other = createMap('hash', { name: 'ambit_pods', key: codec.u32, value: codec.u32, maxEntries: 8 })
+    other.pin(`${node.world.pinRoot}/ambit_pods`)
+    other.close()
+    await expect(node.restart()).rejects.toMatchObject({
+      code: 'REDIRECT_PIN_MISMATCH',
+      hint: expect.stringContaining(node.world.pinRoot) as string,
+    })
+    // What was there still is, and closed.
+    const inside = node.world.sockets(left)
+    expect(await inside.call('connect', { to: node.world.outside.v4, port: 8080 })).toEqual({ error: 'ECONNREFUSED' })
+    await node.world.close()
   })
 
   it('may be uninstalled: every pin goes and traffic is plain', async () => {

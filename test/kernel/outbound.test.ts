@@ -83,6 +83,23 @@ describe('outbound capture', () => {
     expect(accepted.info.peer).toEqual({ address: pod.v4, port: 40404 })
   })
 
+  it('captures a socket that was bound to a device', async () => {
+    await app.must('connect', { to: VIP4, port: 88, device: 'eth0' })
+    expect((await captured.outbound.next()).original).toEqual({ address: VIP4, port: 88 })
+    await app.must('connect', { family: 6, to: VIP6, port: 88, device: 'eth0' })
+    expect((await captured.outbound.next()).original).toEqual({ address: VIP6, port: 88 })
+  })
+
+  it('refuses a socket bound to a device where the program may not unbind it', async () => {
+    const before = node.redirect.counters()
+    const humble = node.world.sockets(pod)
+    const answer = await humble.call('connect', { to: VIP4, port: 89, device: 'eth0', unprivileged: true })
+    expect(answer).toEqual({ error: 'EPERM' })
+    expect(node.redirect.counters()['dropped.bound_to_device']! - before['dropped.bound_to_device']!).toBe(1)
+    await humble.must('connect', { to: VIP4, port: 89 })
+    expect((await captured.outbound.next()).original).toEqual({ address: VIP4, port: 89 })
+  })
+
   it.each([
     { family: 4, first: VIP4, second: '10.96.0.8' },
     { family: 6, first: VIP6, second: 'fd00:96::8' },

@@ -75,7 +75,7 @@ export class Registry {
       throw new AmbitError('ENROLL_REGISTRY', `The registry ${this.#file} cannot be read: ${messageOf(error)}.`)
     }
     try {
-      const { pods } = JSON.parse(text) as { pods: (RegisteredPod & { netnsId: string })[] }
+      const { pods } = JSON.parse(text) as { pods: { netnsId?: unknown }[] }
       for (const saved of pods) this.#keep({ pod: parsePod(saved), netnsId: String(saved.netnsId) })
     } catch (error) {
       this.#entries.clear()

@@ -56,7 +56,7 @@ export class Folder {
   pod(name: string, change: Partial<RegisteredPod> = {}): RegisteredPod {
     const netns = join(this.path, `${name}.netns`)
     writeFileSync(netns, '')
-    const number = [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 60_000, 7)
+    const number = Buffer.from(name).reduce((sum, byte) => (sum * 31 + byte) % 60_000, 7)
     return {
       uid: `uid-${name}`,
       namespace: 'shop',

@@ -1,30 +1,21 @@
-// The names of the kernel's counters, in the order of enum counter in bpf/lib/counters.h (a kernel test holds the two
-// together). Must not live here: rates, metrics.
+// The kernel's counters under names for people and dashboards, made from enum counter of bpf/lib/counters.h: COUNT_JUDGED →
+// `judged`, COUNT_PASSED_LOCAL → `passed.local`, COUNT_DROP_NO_MEMORY → `dropped.no_memory`. Must not live here: rates, metrics.
 import type { PerCpuMap } from '../../../native/bpf/index.ts'
+import { Counter } from '../../../native/bpf/gen/connect.ts'
 
-/** Index in the kernel's map → name in `Redirect.counters()`. Append only: the pinned map outlives the agent. */
-export const counterNames = [
-  'redirected',
-  'passed.local',
-  'passed.agent',
-  'captured',
-  'tunnelled',
-  'judged',
-  'delivered',
-  'self',
-  'dropped.no_memory',
-  'dropped.flow_not_filed',
-  'dropped.note_lost',
-  'dropped.no_outbound_listener',
-  'dropped.no_hbone_listener',
-  'dropped.no_plaintext_listener',
-  'dropped.plaintext_refused',
-  'dropped.listener_dialled',
-  'dropped.unknown_namespace',
-  'dropped.assign_failed',
-] as const
+/** Index in the kernel's map → name in `Redirect.counters()`. */
+export const counterNames: readonly string[] = Object.entries(Counter)
+  .filter(([constant]) => constant !== 'COUNTERS')
+  .sort(([, a], [, b]) => a - b)
+  .map(([constant]) => nameOf(constant))
 
-export type CounterName = (typeof counterNames)[number]
+function nameOf(constant: string): string {
+  return constant
+    .replace(/^COUNT_/, '')
+    .toLowerCase()
+    .replace(/^drop_/, 'dropped.')
+    .replace(/^passed_/, 'passed.')
+}
 
 /** Totals over all processors since the map was made. */
 export function readCounters(map: PerCpuMap<number, bigint>): Record<string, number> {

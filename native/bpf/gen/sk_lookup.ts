@@ -142,7 +142,8 @@ export const Counter = {
   COUNT_DROP_LISTENER_DIALLED: 15,
   COUNT_DROP_UNKNOWN_NAMESPACE: 16,
   COUNT_DROP_ASSIGN_FAILED: 17,
-  COUNTERS: 18,
+  COUNT_DROP_BOUND_TO_DEVICE: 18,
+  COUNTERS: 19,
 } as const
 
 /** Names, types and layout of sk_lookup.bpf.o, for openObject. */

@@ -4,7 +4,6 @@ import type { Clock, Timer } from '../base/clock.ts'
 import { AmbitError, messageOf } from '../base/errors.ts'
 import { joinHostPort, parseIp, splitHostPort } from '../base/ip.ts'
 import type { Logger } from '../base/log.ts'
-import { describeProblem } from '../config/problem.ts'
 import { formatIdentity } from '../mesh/identity.ts'
 import type { Authority } from '../pki/authority.ts'
 import { caServiceDefinition, caServiceImplementation, type IssueRequest } from '../wire/ca-service.ts'
@@ -45,7 +44,6 @@ export class Control {
   #authority: Authority | undefined
   #server: ControlServer | undefined
   #renewal: Timer | undefined
-  #told = new Set<string>()
   snapshot: Snapshot | undefined
   /** Milliseconds from a snapshot's arrival to its last resource in the store, of the last one. */
   publishMs = 0
@@ -125,20 +123,6 @@ export class Control {
     this.store.touch()
     this.publishMs = clock.monotonic() - start
     log.info({ version: snapshot.version, changes, ms: Math.round(this.publishMs) }, 'configuration published')
-    this.#tell(snapshot)
-  }
-
-  /** Each problem once, when it appears. */
-  #tell(snapshot: Snapshot): void {
-    const now = new Set<string>()
-    for (const problem of snapshot.problems) {
-      const text = describeProblem(problem)
-      now.add(text)
-      if (this.#told.has(text)) continue
-      const level = problem.severity === 'error' ? 'error' : problem.severity === 'warning' ? 'warn' : 'info'
-      this.#options.log[level]({ code: problem.code }, text)
-    }
-    this.#told = now
   }
 
   async #issue(caller: Caller, request: IssueRequest): Promise<readonly string[]> {

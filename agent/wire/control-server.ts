@@ -9,6 +9,7 @@ import {
 } from '@grpc/grpc-js'
 import { AmbitError, messageOf } from '../base/errors.ts'
 import type { KeyPair } from '../io/connection.ts'
+import './grpc.ts'
 
 export interface ControlServerOptions {
   /** `HOST:PORT`, port 0 = any. */

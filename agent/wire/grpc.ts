@@ -1,8 +1,18 @@
 // From generated service descriptors to grpc-js: the only place where the two meet. Must not live here: what the
 // services do.
 import { create, fromBinary, toBinary, type DescMethod, type DescService } from '@bufbuild/protobuf'
-import { status, type MethodDefinition, type ServiceDefinition, type ServiceError } from '@grpc/grpc-js'
+import {
+  logVerbosity,
+  setLogVerbosity,
+  status,
+  type MethodDefinition,
+  type ServiceDefinition,
+  type ServiceError,
+} from '@grpc/grpc-js'
 import { AmbitError } from '../base/errors.ts'
+
+// Its own lines on stderr say nothing that our errors do not, and break JSON logs.
+setLogVerbosity(logVerbosity.NONE)
 
 /** A definition whose messages are protobuf-es messages. Buffers given to serialize are taken as encoded already. */
 export function serviceDefinition(service: DescService): ServiceDefinition {

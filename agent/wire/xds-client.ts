@@ -58,9 +58,9 @@ interface KindState {
   synced: boolean
 }
 
-/** Istio's ztunnel waits 10 ms → 15 s; a second is enough here, as control is one process and jitter spreads its clients. */
+/** Istio's ztunnel waits 10 ms → 15 s; shorter here, so that a restarted control is noticed soon. Jitter spreads its clients. */
 const FIRST_WAIT_MS = 20
-const LONGEST_WAIT_MS = 5_000
+const LONGEST_WAIT_MS = 2_000
 /** Kept for status(). */
 const MAX_REJECTED = 100
 /** Of one NACK's text. */

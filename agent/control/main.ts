@@ -1,0 +1,106 @@
+// The `ambit control` program: flags, the parts put together, an orderly end. Must not live here: behaviour (control.ts).
+import { readFileSync } from 'node:fs'
+import { CommanderError } from 'commander'
+import { systemClock } from '../base/clock.ts'
+import { AmbitError, messageOf } from '../base/errors.ts'
+import { Lifecycle } from '../base/lifecycle.ts'
+import { openLog, type Logger } from '../base/log.ts'
+import { openAuthority } from '../pki/authority.ts'
+import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes } from '../telemetry/admin.ts'
+import { Metrics } from '../telemetry/exposition.ts'
+import { Readiness } from '../telemetry/readiness.ts'
+import { Control } from './control.ts'
+import { gatherFiles } from './gather/files.ts'
+import { JwtAuthenticator } from './issue/jwt.ts'
+import { observe } from './observe.ts'
+import { controlCommand, type ControlFlags } from './options.ts'
+
+const GRACE_MS = 2_000
+
+/** Runs the program; resolves with its exit code once it has stopped. */
+export async function main(argv: string[]): Promise<number> {
+  let code = 0
+  const command = controlCommand(async (flags) => {
+    const log = openLog({ program: 'control', level: flags.logLevel })
+    try {
+      code = await serve(flags, log)
+    } catch (error) {
+      log.fatal({ code: error instanceof AmbitError ? error.code : undefined }, messageOf(error))
+      code = 1
+    }
+  })
+  try {
+    await command.parseAsync(argv, { from: 'user' })
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode
+    throw error
+  }
+  return code
+}
+
+async function serve(flags: ControlFlags, log: Logger): Promise<number> {
+  const clock = systemClock
+  const lifecycle = new Lifecycle({
+    deadlineMs: GRACE_MS + 3_000,
+    onProblem: (step, error) => log.warn({ step, error: messageOf(error) }, 'stopping went wrong'),
+  })
+  const metrics = new Metrics('control', version())
+  const readiness = new Readiness()
+  const starting = readiness.block('configuration')
+  const control = new Control({
+    gather: gatherFiles({ paths: flags.configDir, log: log.child({ room: 'gather' }), clock }),
+    openAuthority: (trustDomain) => openAuthority(flags.stateDir, trustDomain, clock),
+    authenticator: new JwtAuthenticator({ keyFile: flags.tokenKeys, clock }),
+    listen: flags.listen,
+    clock,
+    log,
+    certificateSeconds: flags.certificateSeconds,
+  })
+  observe(control, metrics)
+  const routes = { ...metricsRoutes(metrics), ...readyRoutes(readiness) }
+  if (flags.metrics !== undefined) {
+    const server = await openAdmin({ listen: flags.metrics, routes, localOnly: false, log })
+    lifecycle.onStop('metrics server', () => server.close())
+  }
+  const admin = await openAdmin({
+    listen: flags.admin,
+    routes: { ...routes, ...dumpRoutes(() => dump(control)), ...loggingRoutes(log) },
+    localOnly: true,
+    log,
+  })
+  lifecycle.onStop('admin server', () => admin.close())
+  lifecycle.onStop('control', () => control.stop(GRACE_MS))
+  lifecycle.onSignals()
+  try {
+    await control.start()
+  } catch (error) {
+    await lifecycle.stop('start failed')
+    throw error
+  }
+  starting.done()
+  const { reason, clean } = await lifecycle.ended
+  log.info({ reason }, 'control ended')
+  return clean ? 0 : 1
+}
+
+/** Without keys or tokens: control holds none of the workloads'. */
+function dump(control: Control): unknown {
+  const { snapshot, store, xds, publisher, publishMs, issued, refused } = control
+  return {
+    address: control.address,
+    version: snapshot?.version ?? 0,
+    revision: store.revision,
+    streams: xds.streams,
+    stats: xds.stats,
+    publishMs,
+    certificates: { issued, refused },
+    problems: snapshot?.problems ?? [],
+    unpublished: publisher.unpublished,
+    translation: snapshot?.translation,
+  }
+}
+
+function version(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
+  return (JSON.parse(text) as { version: string }).version
+}

@@ -1,0 +1,44 @@
+// What control measures, read from its parts at each scrape. Must not live here: counting (each part does).
+import type { Metrics } from '../telemetry/exposition.ts'
+import { typeUrls } from '../wire/types.ts'
+import type { ResourceKind } from '../wire/contract.ts'
+import type { Control } from './control.ts'
+
+/** Adds control's families to the program's metrics. */
+export function observe(control: Control, metrics: Metrics): void {
+  const gauge = (name: string, help: string, labels: readonly string[] = []) => metrics.gauge({ name, help, labels })
+  const counter = (name: string, help: string, labels: readonly string[] = []) =>
+    metrics.counter({ name, help, labels })
+  const streams = gauge('ambit_control_streams', 'Configuration streams open now.').with()
+  const resources = gauge('ambit_control_resources', 'Resources published, by kind.', ['kind'])
+  const problems = gauge('ambit_control_problems', 'Problems in the configuration, by severity.', ['severity'])
+  const unpublished = gauge('ambit_control_unpublished', 'Resources that could not be encoded.').with()
+  const duration = gauge('ambit_control_publish_seconds', 'Time the last change took from file to streams.').with()
+  const revision = counter('ambit_control_revisions_total', 'Changes of the published state.').with()
+  const responses = counter('ambit_control_responses_total', 'Responses sent on configuration streams.').with()
+  const bytes = counter('ambit_control_response_bytes_total', 'Bytes of those responses.').with()
+  const sent = counter('ambit_control_resources_sent_total', 'Resources and removals in those responses.').with()
+  const nacks = counter('ambit_control_nacks_total', 'Responses of which a client refused a part.').with()
+  const certificates = counter('ambit_control_certificates_total', 'Certificate requests, by outcome.', ['outcome'])
+  const issued = certificates.with(['issued'])
+  const refused = certificates.with(['refused'])
+  const kinds = Object.keys(typeUrls) as ResourceKind[]
+  const severities = ['error', 'warning', 'info'] as const
+  metrics.beforeScrape(() => {
+    const { xds, store, snapshot } = control
+    streams.value = xds.streams
+    for (const kind of kinds) resources.with([kind]).value = store.size(kind)
+    for (const severity of severities) {
+      problems.with([severity]).value = snapshot?.problems.filter((one) => one.severity === severity).length ?? 0
+    }
+    unpublished.value = control.publisher.unpublished.length
+    duration.value = control.publishMs / 1_000
+    revision.value = store.revision
+    responses.value = xds.stats.responses
+    bytes.value = xds.stats.bytes
+    sent.value = xds.stats.resources
+    nacks.value = xds.stats.nacks
+    issued.value = control.issued
+    refused.value = control.refused
+  })
+}

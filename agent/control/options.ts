@@ -1,0 +1,59 @@
+// The flags of `ambit control`. Must not live here: what they do (main.ts).
+import { Command, InvalidArgumentError } from 'commander'
+import { splitHostPort } from '../base/ip.ts'
+
+export interface ControlFlags {
+  readonly configDir: readonly string[]
+  readonly listen: string
+  readonly stateDir: string
+  readonly tokenKeys: string
+  readonly admin: string
+  readonly metrics?: string
+  readonly certificateSeconds: number
+  readonly logLevel: string
+}
+
+/** Parses `argv` (what follows `control`) and hands the flags over. */
+export function controlCommand(action: (flags: ControlFlags) => Promise<void>): Command {
+  return new Command('ambit control')
+    .description('Reads configuration, streams it to agents and waypoints, and issues their certificates.')
+    .requiredOption(
+      '--config-dir <dir>',
+      'folder or file of Kubernetes YAML; repeatable, a later one overlays',
+      collect,
+    )
+    .option('--listen <host:port>', 'where agents and waypoints connect (gRPC over TLS)', address, '0.0.0.0:15012')
+    .requiredOption('--state-dir <dir>', 'keeps ca-key.pem (0600) and root-cert.pem; made when absent')
+    .requiredOption('--token-keys <file>', 'JSON Web Key Set with the public keys that sign tokens')
+    .option('--admin <address>', 'admin server: loopback HOST:PORT or unix:PATH', '127.0.0.1:15014')
+    .option('--metrics <host:port>', 'metrics and readiness for scrapers; absent: only on the admin server', address)
+    .option('--certificate-seconds <n>', 'longest life of a workload certificate', seconds, 86_400)
+    .option('--log-level <level>', 'trace, debug, info, warn, error', 'info')
+    .addHelpText(
+      'after',
+      `
+Example:
+  ambit control --config-dir deploy/examples/shop --listen 127.0.0.1:15012 \\
+    --state-dir /var/lib/ambit/control --token-keys /var/lib/ambit/keys.jwks`,
+    )
+    .exitOverride()
+    .showHelpAfterError('(ambit control --help lists the flags)')
+    .action(action)
+}
+
+function collect(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value]
+}
+
+function address(text: string): string {
+  if (!splitHostPort(text)) throw new InvalidArgumentError('Write HOST:PORT or [IPV6]:PORT.')
+  return text
+}
+
+function seconds(text: string): number {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 60 || value > 90 * 86_400) {
+    throw new InvalidArgumentError('Write whole seconds from 60 to 7776000 (90 days).')
+  }
+  return value
+}

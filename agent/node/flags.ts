@@ -1,0 +1,55 @@
+// The flags of `ambit agent`. Must not live here: what they start (main.ts).
+import { Command, CommanderError } from 'commander'
+
+export interface AgentFlags {
+  readonly node: string
+  readonly control: string
+  readonly rootCert: string
+  readonly tokenFile: string
+  readonly cgroup: string
+  readonly pinRoot: string
+  readonly socket: string
+  readonly stateDir: string
+  readonly metrics: string
+  readonly ready: string
+  readonly admin: string
+}
+
+const EXAMPLE = `
+Example:
+  ambit agent --node node1 --control control.ambit-system.svc:15012 \\
+    --root-cert /var/run/ambit/root-cert.pem --token-file /var/run/secrets/tokens/ambit-token \\
+    --cgroup /sys/fs/cgroup/kubepods.slice --pin-root /sys/fs/bpf/ambit/node1/v1 \\
+    --socket /run/ambit/agent.sock --state-dir /var/lib/ambit/agent --admin unix:/run/ambit/admin.sock
+
+Environment:
+  AMBIT_LOG_LEVEL       trace, debug, info (default), warn, error
+  AMBIT_DRAIN_SECONDS   how long running connections may go on after SIGTERM, default 5
+  AMBIT_FEATURES_OFF    kernel features to treat as missing, by name, separated by commas
+`
+
+/** The flags, or the exit code when there is nothing to start (help, or a wrong flag, which has been printed). */
+export function parseFlags(argv: readonly string[]): AgentFlags | number {
+  const command = new Command('ambit agent')
+    .description('Captures the pods of this node and carries their traffic over mutual TLS.')
+    .requiredOption('--node <name>', 'name of this node, as its pods have it')
+    .requiredOption('--control <host:port>', 'the control plane')
+    .requiredOption('--root-cert <file>', 'PEM roots that control and the mesh are trusted by')
+    .requiredOption('--token-file <file>', "this agent's token, read anew for each use")
+    .requiredOption('--cgroup <path>', "parent of the pods' cgroups")
+    .requiredOption('--pin-root <path>', "folder on bpffs for this node's programs")
+    .requiredOption('--socket <path>', 'unix socket on which pods are added and removed')
+    .requiredOption('--state-dir <path>', 'where the last good state is kept')
+    .option('--metrics <host:port>', 'Prometheus metrics', '[::]:15020')
+    .option('--ready <host:port>', 'readiness', '[::]:15021')
+    .option('--admin <address>', 'state and log level: loopback HOST:PORT, or unix:PATH', '127.0.0.1:15000')
+    .addHelpText('after', EXAMPLE)
+    .exitOverride()
+  try {
+    command.parse([...argv], { from: 'user' })
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode
+    throw error
+  }
+  return command.opts<AgentFlags>()
+}

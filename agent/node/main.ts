@@ -1,0 +1,205 @@
+// The `ambit agent` program: puts the parts together and takes them apart again. Must not live here: what the parts do.
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { systemClock } from '../base/clock.ts'
+import { envInteger, envString } from '../base/env.ts'
+import { AmbitError, messageOf } from '../base/errors.ts'
+import { Lifecycle } from '../base/lifecycle.ts'
+import { openLog, type Logger } from '../base/log.ts'
+import { createNodeTransport } from '../io/index.ts'
+import { MeshState } from '../mesh/state.ts'
+import { CertificateManager } from '../pki/manager.ts'
+import { AccessLog } from '../telemetry/access-log.ts'
+import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes } from '../telemetry/admin.ts'
+import { Metrics } from '../telemetry/exposition.ts'
+import { TcpMetrics } from '../telemetry/istio.ts'
+import { Readiness } from '../telemetry/readiness.ts'
+import { connectControl } from '../wire/connect-control.ts'
+import { agentKinds } from '../wire/contract.ts'
+import type { Enrollment } from './enroll/contract.ts'
+import { startEnrollment } from './enroll/enrollment.ts'
+import { parseFlags, type AgentFlags } from './flags.ts'
+import { configDump } from './observe/dump.ts'
+import { Flows } from './observe/flow.ts'
+import { agentMetrics, type AgentParts } from './observe/metrics.ts'
+import { duplicate, ownCgroupId } from './redirect/descriptors.ts'
+import { openRedirect } from './redirect/redirect.ts'
+import { Tunnels } from './tunnel/tunnels.ts'
+
+/** What a drain may take beyond the time running connections get: the state is written, sockets are closed. */
+const STOP_MARGIN_MS = 5_000
+
+/** Runs until SIGTERM or SIGINT; resolves with the exit code. */
+export async function main(argv: string[]): Promise<number> {
+  const flags = parseFlags(argv)
+  if (typeof flags === 'number') return flags
+  const log = openLog({ program: 'agent' })
+  let drainMs: number
+  try {
+    drainMs = envInteger('AMBIT_DRAIN_SECONDS', 5, { min: 0, max: 3_600 }) * 1_000
+  } catch (error) {
+    log.fatal(messageOf(error))
+    return 1
+  }
+  const lifecycle = new Lifecycle({
+    deadlineMs: drainMs + STOP_MARGIN_MS,
+    onProblem: (step, error) => log.error({ step, error: messageOf(error) }, 'a step of the stop failed'),
+  })
+  const off = lifecycle.onSignals()
+  try {
+    await start(flags, log, lifecycle, drainMs)
+  } catch (error) {
+    log.fatal({ code: error instanceof AmbitError ? error.code : undefined }, messageOf(error))
+    await lifecycle.stop('the start failed')
+    off()
+    return 1
+  }
+  log.info({ node: flags.node, pid: process.pid }, 'agent started')
+  const { reason, clean } = await lifecycle.ended
+  off()
+  log.info({ reason, clean }, 'agent stopped')
+  return clean ? 0 : 1
+}
+
+async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, drainMs: number): Promise<void> {
+  const clock = systemClock
+  const version = readVersion()
+  const metrics = new Metrics('agent', version)
+  const readiness = new Readiness((pending) => log.info({ pending }, pending.length > 0 ? 'waiting' : 'ready'))
+  const stateKnown = readiness.block('state from control')
+  const podsEnrolled = readiness.block('registered pods')
+  const roots = readRoots(flags.rootCert)
+  mkdirSync(flags.stateDir, { recursive: true, mode: 0o700 })
+
+  // First what answers questions, so that a start that hangs can be looked into.
+  const ready = await openAdmin({ listen: flags.ready, routes: readyRoutes(readiness), localOnly: false, log })
+  lifecycle.onStop('readiness', () => ready.close())
+
+  const redirect = await openRedirect({
+    cgroup: flags.cgroup,
+    agentCgroupIds: [ownCgroupId()],
+    pinRoot: flags.pinRoot,
+    features: missingFeatures(),
+  })
+  lifecycle.onStop('kernel', () => redirect.close())
+
+  const accessLog = new AccessLog()
+  lifecycle.onStop('access log', () => accessLog.close())
+
+  const state = new MeshState()
+  // Nothing is decided on an empty state: until control has answered, or the last good state was read, there is none.
+  let known = false
+  let tunnels: Tunnels | undefined
+  let enrollment: Enrollment | undefined
+  const changed = (): void => {
+    tunnels?.changed()
+    enrollment?.changed()
+  }
+  const control = await connectControl({
+    address: flags.control,
+    rootCertFile: flags.rootCert,
+    tokenFile: flags.tokenFile,
+    kinds: agentKinds,
+    node: {
+      type: 'agent',
+      address: '',
+      name: `ambit-agent-${flags.node}`,
+      namespace: 'ambit-system',
+      node: flags.node,
+    },
+    state,
+    clock,
+    log: log.child({ room: 'control' }),
+    lastGoodFile: join(flags.stateDir, 'last-good'),
+    onApplied: changed,
+  })
+  lifecycle.onStop('control', () => control.close())
+  known = control.restored
+  if (known) stateKnown.done()
+  void control.synced().then(() => {
+    known = true
+    stateKnown.done()
+    changed()
+  })
+
+  const certificates = new CertificateManager({
+    sign: (request) => control.sign(request),
+    clock,
+    log: log.child({ room: 'certificates' }),
+    roots,
+  })
+  lifecycle.onStop('certificates', () => certificates.close())
+
+  const running = new Tunnels({
+    node: flags.node,
+    transport: createNodeTransport({ duplicate }),
+    redirect,
+    certificates,
+    view: () => (known ? state : undefined),
+    flows: new Flows(new TcpMetrics(metrics), accessLog, clock),
+    clock,
+    log: log.child({ room: 'tunnel' }),
+  })
+  tunnels = running
+
+  const enrolled = await startEnrollment({
+    node: flags.node,
+    redirect,
+    view: () => (known ? state : undefined),
+    socketPath: flags.socket,
+    stateDir: flags.stateDir,
+    log: log.child({ room: 'enroll' }),
+    clock,
+    onEnrolled: (pod, listeners) => running.addPod(pod, listeners),
+    onUnenrolled: (pod) => running.removePod(pod.uid),
+  })
+  enrollment = enrolled
+  // Stopped first to last in reverse: no pod comes or goes while connections drain.
+  lifecycle.onStop('tunnels', () => running.drain(drainMs))
+  lifecycle.onStop('enrolment', () => enrolled.close())
+  lifecycle.onStop('not ready any more', () => readiness.drain())
+  void enrolled.settled().then(() => podsEnrolled.done())
+
+  const parts: AgentParts = { redirect, tunnels: running, enrollment: enrolled, certificates, control }
+  agentMetrics(metrics, parts)
+  const facts = { version, node: flags.node, config: { ...flags } }
+  const measured = await openAdmin({ listen: flags.metrics, routes: metricsRoutes(metrics), localOnly: false, log })
+  lifecycle.onStop('metrics', () => measured.close())
+  const admin = await openAdmin({
+    listen: flags.admin,
+    routes: {
+      ...readyRoutes(readiness),
+      ...metricsRoutes(metrics),
+      ...dumpRoutes(() => configDump(facts, state, parts)),
+      ...loggingRoutes(log),
+    },
+    localOnly: true,
+    log,
+  })
+  lifecycle.onStop('admin', () => admin.close())
+}
+
+function readVersion(): string {
+  const file = new URL('../../package.json', import.meta.url)
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
+}
+
+/** Throws AGENT_NO_ROOT. */
+function readRoots(file: string): string {
+  let text = ''
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch (error) {
+    throw new AmbitError('AGENT_NO_ROOT', `The mesh's root certificate cannot be read: ${messageOf(error)}.`, {
+      hint: 'Control writes it to its state folder as root-cert.pem; --root-cert names the copy on this node.',
+      cause: error,
+    })
+  }
+  if (text.includes('-----BEGIN CERTIFICATE-----')) return text
+  throw new AmbitError('AGENT_NO_ROOT', `${file} has no PEM certificate.`, { hint: '--root-cert takes root-cert.pem.' })
+}
+
+function missingFeatures(): Record<string, boolean> {
+  const names = envString('AMBIT_FEATURES_OFF', '').split(',')
+  return Object.fromEntries(names.filter((name) => name !== '').map((name) => [name.trim(), false]))
+}

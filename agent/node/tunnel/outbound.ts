@@ -1,0 +1,201 @@
+// A pod's captured outbound connections: where they wanted to go, how the mesh sends them there (mesh/resolve.ts decides), and
+// the tunnel or plain socket that takes them. Must not live here: the decision, pools, TLS.
+import { AmbitError } from '../../base/errors.ts'
+import { joinHostPort } from '../../base/ip.ts'
+import type { Connection, ConnectionHandler, Endpoint, OpenInfo } from '../../io/connection.ts'
+import { baggageOf } from './baggage.ts'
+import { connectTunnel } from '../../http/hbone/connect.ts'
+import { TunnelRefused } from '../../http/http2/index.ts'
+import { forwardedValue, newTraceparent } from '../../http/hbone/headers.ts'
+import type { TunnelPool, TunnelTarget } from '../../http/hbone/pool.ts'
+import { formatIdentity, parseIdentity, type Identity } from '../../mesh/identity.ts'
+import { resolveOutbound, type Outbound } from '../../mesh/resolve.ts'
+import { identityOf, type Workload } from '../../mesh/workload.ts'
+import type { FlowFacts } from '../observe/flow.ts'
+import { Carried, FirstSide } from './carried.ts'
+import type { TunnelContext } from './contract.ts'
+import type { LocalPod } from './local-pod.ts'
+
+/** Who may share a tunnel: the same source pod, to the same workload, expected to be the same identities. */
+export interface AgentTarget extends TunnelTarget {
+  readonly podUid: string
+  readonly source: Identity
+  readonly accepted: readonly string[]
+  /** Uid of the workload at the other end: the destination, or its waypoint. */
+  readonly destination: string
+  readonly address: string
+  readonly port: number
+}
+
+type Tunnelled = Extract<Outbound, { kind: 'hbone' | 'waypoint' }>
+
+function targetOf(pod: LocalPod, source: Identity, to: Tunnelled): AgentTarget {
+  const key = `${pod.uid} ${formatIdentity(source)} ${to.identities.join(',')} ${to.workload.uid} ${joinHostPort(to.address, to.port)}`
+  return {
+    key,
+    podUid: pod.uid,
+    source,
+    accepted: to.identities,
+    destination: to.workload.uid,
+    address: to.address,
+    port: to.port,
+  }
+}
+
+/** Handler of a pod's outbound listener. */
+export class OutboundHandler extends FirstSide implements ConnectionHandler {
+  readonly #context: TunnelContext
+  readonly #pool: TunnelPool<AgentTarget>
+  readonly #pod: LocalPod
+
+  constructor(context: TunnelContext, pool: TunnelPool<AgentTarget>, pod: LocalPod) {
+    super()
+    this.#context = context
+    this.#pool = pool
+    this.#pod = pod
+  }
+
+  onOpen(connection: Connection, info: OpenInfo): void {
+    const wanted = this.#context.redirect.originalDestination(connection.fd)
+    if (!wanted || this.#pod.stopped) {
+      // Someone dialled the listener itself: it leads nowhere.
+      this.#context.log.warn(
+        { pod: this.#pod.name, peer: info.peer.address },
+        'a connection that was not captured was refused',
+      )
+      connection.abort('refused')
+      return
+    }
+    const carried = new OutboundConnection(this.#context, this.#pool, this.#pod, connection, info.peer, wanted)
+    connection.slot = carried
+    carried.begin()
+  }
+}
+
+class OutboundConnection extends Carried {
+  readonly #pool: TunnelPool<AgentTarget>
+  readonly #first: Connection
+  readonly #client: Endpoint
+  readonly #wanted: Endpoint
+  #source: Workload | undefined
+  #to: Outbound | undefined
+
+  constructor(
+    context: TunnelContext,
+    pool: TunnelPool<AgentTarget>,
+    pod: LocalPod,
+    first: Connection,
+    peer: Endpoint,
+    wanted: Endpoint,
+  ) {
+    super(context, pod)
+    this.#pool = pool
+    this.#first = first
+    this.#wanted = wanted
+    // Captured connections come over loopback: the client is the pod, by the address its family has.
+    const loopback = peer.address.startsWith('127.') || peer.address === '::1'
+    this.#client = loopback ? { address: pod.addressLike(wanted.address), port: peer.port } : peer
+    this.relay.attach(first)
+  }
+
+  begin(): void {
+    const { context, pod } = this
+    const { workload } = pod
+    if (workload) this.#go(workload)
+    else {
+      void context
+        .until(() => pod.workload !== undefined)
+        .then(() => {
+          if (pod.workload && !pod.stopped) this.#go(pod.workload)
+          else this.#refuse('IDENTITY_ERROR', `nothing is known of pod ${pod.name} yet`)
+        })
+    }
+  }
+
+  #go(source: Workload): void {
+    const { context } = this
+    const view = context.view()
+    if (!view) return this.#refuse('IDENTITY_ERROR', 'this agent has no state yet')
+    this.#source = source
+    const to = resolveOutbound(view, source, this.#wanted.address, this.#wanted.port, context.random)
+    this.#to = to
+    if (to.kind === 'refuse')
+      return this.#refuse(to.code === 'no_healthy_upstream' ? 'CONNECT' : 'DENY', to.reason, to.code)
+    try {
+      if (to.kind === 'plain') this.#plain(to.address, to.port)
+      else this.#tunnel(source, to)
+    } catch (error) {
+      this.#refuse('CONNECT', error instanceof Error ? error.message : String(error))
+    }
+  }
+
+  #plain(address: string, port: number): void {
+    const { context, pod } = this
+    const fd = context.redirect.socket(pod.uid, { family: address.includes(':') ? 6 : 4 })
+    this.relay.expect(
+      context.transport.connect({ handler: this, fd, host: address, port, timeoutMs: context.connectMs }),
+    )
+  }
+
+  #tunnel(source: Workload, to: Tunnelled): void {
+    const { context, pod } = this
+    const target = targetOf(pod, identityOf(source), to)
+    this.relay.expect(
+      connectTunnel(this.#pool, target, {
+        authority: to.authority,
+        headers: [
+          'baggage',
+          baggageOf(source),
+          'forwarded',
+          forwardedValue(this.#client, to.service?.hostname),
+          'traceparent',
+          newTraceparent(),
+        ],
+        handler: this,
+        timeoutMs: context.connectMs,
+        clock: context.clock,
+      }),
+    )
+  }
+
+  override onClose(connection: Connection, error: Error | undefined): void {
+    super.onClose(connection, error instanceof TunnelRefused ? explain(error) : error)
+  }
+
+  #refuse(flags: Parameters<Carried['failed']>[0], message: string, policy = ''): void {
+    this.failed(flags, message, policy)
+    this.#first.abort('refused')
+  }
+
+  facts(): FlowFacts {
+    const to = this.#to
+    const tunnelled = to?.kind === 'hbone' || to?.kind === 'waypoint'
+    const source = this.#source
+    return {
+      direction: 'outbound',
+      edge: {
+        reporter: 'source',
+        source,
+        sourceIdentity: tunnelled && source ? identityOf(source) : undefined,
+        destination: to?.workload,
+        destinationIdentity: tunnelled ? parseIdentity(to.identities[0] as string) : undefined,
+        service: to?.service,
+        security: tunnelled ? 'mutual_tls' : 'unknown',
+      },
+      source: this.#client,
+      destination: to && to.kind !== 'refuse' ? { address: to.address, port: to.port } : this.#wanted,
+      authority: tunnelled ? to.authority : '',
+    }
+  }
+}
+
+/** What the far agent means by its statuses (reference: ambient, request headers). */
+function explain(refused: TunnelRefused): Error {
+  const meaning: Record<number, string> = {
+    400: 'the destination does not know this address as its own',
+    401: "denied by the destination's policy",
+    503: 'the destination cannot be reached behind its agent',
+  }
+  const why = meaning[refused.status] ?? `refused with status ${refused.status}`
+  return new AmbitError('TUNNEL_REFUSED', `The tunnel was refused: ${why} (${refused.status}).`, { cause: refused })
+}

@@ -1,0 +1,98 @@
+// The two sides of the tunnel's mutual TLS (reference: ambient, TLS and identity): the agent shows the certificate of the
+// workload it acts for, never its own, and checks who the peer is. Must not live here: certificates (pki/), what a peer may do.
+import { AmbitError } from '../../base/errors.ts'
+import type { KeyPair, TlsPeer, TlsSettings } from '../../io/connection.ts'
+import { formatIdentity, type Identity } from '../../mesh/identity.ts'
+import { identityOf } from '../../mesh/workload.ts'
+import { peerIdentity } from '../../pki/peer-identity.ts'
+import type { TunnelContext } from './contract.ts'
+import type { LocalPod } from './local-pod.ts'
+import { within } from './state-wait.ts'
+
+const ALPN = ['h2'] as const
+
+function certificateOf(context: TunnelContext, identity: Identity): Promise<KeyPair> {
+  return within(
+    context.clock,
+    context.waitMs,
+    context.certificates.keyPair(identity),
+    () =>
+      new AmbitError(
+        'TUNNEL_NO_CERTIFICATE',
+        `No certificate for ${formatIdentity(identity)} came within ${context.waitMs} ms.`,
+        { hint: 'Is control reachable? The agent goes on asking.' },
+      ),
+  )
+}
+
+/** Client side: as `source`, to a server that must be one of `accepted` (SPIFFE ids). */
+export class ClientTls implements TlsSettings {
+  readonly alpn = ALPN
+  readonly #context: TunnelContext
+  readonly #source: Identity
+  readonly #accepted: readonly string[]
+
+  constructor(context: TunnelContext, source: Identity, accepted: readonly string[]) {
+    this.#context = context
+    this.#source = source
+    this.#accepted = accepted
+  }
+
+  trust(): string {
+    return this.#context.certificates.trust()
+  }
+
+  certificate(): Promise<KeyPair> {
+    return certificateOf(this.#context, this.#source)
+  }
+
+  verify(peer: TlsPeer): void {
+    const found = formatIdentity(peerIdentity(peer.certificates))
+    if (this.#accepted.includes(found)) return
+    throw new AmbitError('TUNNEL_WRONG_PEER', `The server is ${found}, not ${this.#accepted.join(' or ')}.`, {
+      hint: 'Its address was probably given to another pod.',
+    })
+  }
+}
+
+/** Server side, for one pod: its workload's certificate, and clients of the mesh's trust domain only. */
+export class ServerTls implements TlsSettings {
+  readonly alpn = ALPN
+  readonly #context: TunnelContext
+  readonly #pod: LocalPod
+
+  constructor(context: TunnelContext, pod: LocalPod) {
+    this.#context = context
+    this.#pod = pod
+  }
+
+  trust(): string {
+    return this.#context.certificates.trust()
+  }
+
+  async certificate(): Promise<KeyPair> {
+    const context = this.#context
+    if (!this.#pod.workload) await context.until(() => this.#pod.workload !== undefined)
+    const { workload } = this.#pod
+    if (!workload) {
+      throw new AmbitError('TUNNEL_NO_WORKLOAD', `Nothing is known of pod ${this.#pod.name} yet.`, {
+        hint: 'Its workload has not come from control.',
+      })
+    }
+    return certificateOf(context, identityOf(workload))
+  }
+
+  verify(peer: TlsPeer): void {
+    const identity = peerIdentity(peer.certificates)
+    const settings = this.#context.view()?.settings
+    if (
+      settings &&
+      (identity.trustDomain === settings.trustDomain || settings.trustDomainAliases.includes(identity.trustDomain))
+    )
+      return
+    throw new AmbitError(
+      'TUNNEL_TRUST_DOMAIN',
+      `The client is of the trust domain '${identity.trustDomain}', not '${settings?.trustDomain ?? ''}'.`,
+    )
+  }
+}

@@ -3,6 +3,7 @@
 // No retry once a byte of a response went to the client; an aborted upstream is never a clean end towards the client.
 // Must not live here: matching (mesh/), choosing hosts and limits (upstream/), header hygiene (filter/).
 import type { Clock, Timer } from '../base/clock.ts'
+import { messageOf } from '../base/errors.ts'
 import {
   header,
   setHeader,
@@ -124,10 +125,8 @@ export class Forwarding implements Waiting {
   /** The client is gone, or the pipeline answered in our place. */
   cancel(): void {
     if (this.#finished) return
+    this.#leave()
     this.#finish()
-    const upstream = this.#upstream
-    this.#upstream = undefined
-    upstream?.reset('cancel')
   }
 
   // --- Waiting: from the cluster
@@ -152,7 +151,17 @@ export class Forwarding implements Waiting {
     run.upstreamSentAt = this.#options.clock.monotonic()
     // The codec may keep the list: a later attempt changes its own copy.
     const head = { ...run.head, headers: [...run.head.headers] }
-    const upstream = session.request(head, whole, events, this)
+    let upstream: ClientExchange
+    try {
+      upstream = session.request(head, whole, events, this)
+    } catch (error) {
+      // Header operations of the route made something that cannot be sent: the codec wrote nothing.
+      run.transportFailure = messageOf(error)
+      this.plan.cluster.release(host)
+      this.#host = undefined
+      this.#fail({ status: 500, body: '', flags: '-', details: 'request_not_sendable' })
+      return
+    }
     this.#upstream = upstream
     if (!whole) {
       for (const chunk of this.#body) upstream.write(chunk)
@@ -204,7 +213,14 @@ export class Forwarding implements Waiting {
     for (const filter of this.#options.chain.response) filter.onResponse?.(run, head)
     run.status = head.status
     run.details = 'via_upstream'
-    run.exchange.respond(head, end)
+    try {
+      run.exchange.respond(head, end)
+    } catch (error) {
+      run.transportFailure = messageOf(error)
+      this.#responded = false
+      this.#fail({ status: 502, body: '', flags: 'UPE', details: 'response_not_sendable' })
+      return
+    }
     if (end) this.#answered()
   }
 
@@ -231,13 +247,16 @@ export class Forwarding implements Waiting {
     if (!this.#finished) this.run.exchange.resume()
   }
 
-  closed(upstream: ClientExchange, error: ExchangeError | undefined): void {
+  /** False for an attempt that was given up: what still comes of it concerns nobody. */
+  owns(upstream: ClientExchange): boolean {
+    return upstream === this.#upstream
+  }
+
+  closed(error: ExchangeError | undefined, upstream: ClientExchange): void {
     const host = this.#host
-    if (host && upstream === this.#upstream) {
-      this.#host = undefined
-      this.#upstream = undefined
-      this.plan.cluster.release(host)
-    }
+    this.#host = undefined
+    this.#upstream = undefined
+    if (host) this.plan.cluster.release(host)
     if (this.#finished || !error) return
     if (host) this.plan.cluster.reportFailure(host, 'reset')
     if (this.#responded) {
@@ -395,10 +414,28 @@ function resetName(error: ExchangeError): UpstreamReset {
 
 /** One object for every upstream exchange: its `slot` is the Forwarding. */
 const events: ClientEvents = {
-  onInformational: (exchange, head) => (exchange.slot as Forwarding).informational(head),
-  onResponse: (exchange, head, end) => (exchange.slot as Forwarding).response(head, end),
-  onData: (exchange, arena, start, end) => (exchange.slot as Forwarding).responseData(exchange, arena, start, end),
-  onEnd: (exchange, trailers) => (exchange.slot as Forwarding).responseEnd(trailers),
-  onDrain: (exchange) => (exchange.slot as Forwarding).upstreamDrained(),
-  onClose: (exchange, error) => (exchange.slot as Forwarding).closed(exchange, error),
+  onInformational(exchange, head) {
+    const forwarding = exchange.slot as Forwarding
+    if (forwarding.owns(exchange)) forwarding.informational(head)
+  },
+  onResponse(exchange, head, end) {
+    const forwarding = exchange.slot as Forwarding
+    if (forwarding.owns(exchange)) forwarding.response(head, end)
+  },
+  onData(exchange, arena, start, end) {
+    const forwarding = exchange.slot as Forwarding
+    if (forwarding.owns(exchange)) forwarding.responseData(exchange, arena, start, end)
+  },
+  onEnd(exchange, trailers) {
+    const forwarding = exchange.slot as Forwarding
+    if (forwarding.owns(exchange)) forwarding.responseEnd(trailers)
+  },
+  onDrain(exchange) {
+    const forwarding = exchange.slot as Forwarding
+    if (forwarding.owns(exchange)) forwarding.upstreamDrained()
+  },
+  onClose(exchange, error) {
+    const forwarding = exchange.slot as Forwarding
+    if (forwarding.owns(exchange)) forwarding.closed(error, exchange)
+  },
 }

@@ -7,8 +7,6 @@ import { splitHostPort } from '../base/ip.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { openLog, type Logger } from '../base/log.ts'
 import { AmbitError } from '../base/errors.ts'
-import { http1Server } from '../http/http1/index.ts'
-import { http2Server } from '../http/http2/index.ts'
 import { nodeTransport } from '../io/index.ts'
 import type { Identity } from '../mesh/identity.ts'
 import type { Place } from '../mesh/localize.ts'
@@ -17,23 +15,11 @@ import { CertificateManager } from '../pki/manager.ts'
 import { AccessLog } from '../telemetry/access-log.ts'
 import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes } from '../telemetry/admin.ts'
 import { Metrics } from '../telemetry/exposition.ts'
-import { HttpMetrics, TcpMetrics } from '../telemetry/istio.ts'
 import { Readiness } from '../telemetry/readiness.ts'
 import { connectControl } from '../wire/connect-control.ts'
 import { waypointKinds } from '../wire/contract.ts'
-import { authorizeFilter } from './filter/authorize.ts'
-import { headerFilter } from './filter/headers.ts'
-import { observeFilter, observeOpaque } from './filter/observe.ts'
-import { hboneServer } from './listen/hbone.ts'
-import { downstreamOf, innerServer } from './listen/inner.ts'
-import { opaqueServer } from './listen/opaque.ts'
 import { waypointCommand, type WaypointOptions } from './options.ts'
-import { Pipeline } from './pipeline.ts'
-import { Tables } from './route/table.ts'
-import { serverTls } from './tls.ts'
-import { Clusters } from './upstream/clusters.ts'
-import { sessionOpener } from './upstream/sessions.ts'
-import { Tunnels } from './upstream/tunnels.ts'
+import { Waypoint } from './waypoint.ts'
 
 /** Runs the program; resolves with its exit code once it has stopped. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -65,6 +51,8 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
   const synced = readiness.block('configuration')
   const certified = readiness.block('certificate')
 
+  // Made once the settings are known; what is applied before finds nothing to prune.
+  let waypoint: Waypoint | undefined
   let pruneDue = false
   const control = await connectControl({
     address: options.control,
@@ -90,7 +78,7 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
     onApplied: () => {
       if (!pruneDue) return
       pruneDue = false
-      tunnels.prune()
+      waypoint?.tunnels.prune()
     },
   })
   const identity = (): Identity => ({
@@ -106,64 +94,27 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
   })
   if (!control.restored) await control.synced('MeshSettings')
   const own = identity()
-  const tunnels = new Tunnels({ transport: nodeTransport, state, certificates, identity: own, clock })
   const place: Place = {
     network: '',
     clusterId: options.clusterId,
     node: options.node,
     locality: { region: '', zone: '', subzone: '' },
   }
-  const clusters = new Clusters({
-    state,
+  const serving = new Waypoint({
+    name: options.name,
+    namespace: options.namespace,
+    identity: own,
     place,
-    open: sessionOpener(tunnels, state, clock),
-    clock,
-    random: Math.random,
-  })
-  const tables = new Tables(state, { namespace: options.namespace, name: options.name }, log)
-  const tcpMetrics = new TcpMetrics(metrics)
-  const pipeline = new Pipeline({
     state,
-    tables,
-    clusters,
-    // The observer stands first, so that its onComplete sees what all others did.
-    filters: [observeFilter({ metrics: new HttpMetrics(metrics), access, clock }), headerFilter, authorizeFilter],
+    certificates,
+    transport: nodeTransport,
     clock,
     random: Math.random,
     log,
-    downstreamOf,
+    access,
+    metrics,
   })
-  const http1 = http1Server(pipeline, { clock })
-  const http2 = http2Server(pipeline, { clock, extendedConnect: true })
-  const refused = metrics.counter({
-    name: 'ambit_waypoint_tunnels_refused_total',
-    help: 'CONNECT requests refused, by status.',
-    labels: ['status'],
-  })
-  const inner = innerServer({
-    http1,
-    http2,
-    clock,
-    opaque: opaqueServer({
-      state,
-      tables,
-      clusters,
-      tunnels,
-      clock,
-      random: Math.random,
-      onDone: (record) => observeOpaque(tcpMetrics, access, record),
-    }),
-  })
-  const outer = hboneServer({
-    state,
-    waypoint: `${options.namespace}/${options.name}.${options.namespace}.svc.${state.settings.clusterDomain}`,
-    inner,
-    log,
-    onRefused: (status) => {
-      refused.with([String(status)]).value++
-    },
-  })
-  registerGauges(metrics, clusters, pipeline, tunnels)
+  waypoint = serving
 
   const servers = [
     await openAdmin({ listen: options.metrics, routes: metricsRoutes(metrics), localOnly: false, log }),
@@ -175,7 +126,7 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
       routes: {
         ...metricsRoutes(metrics),
         ...readyRoutes(readiness),
-        ...dumpRoutes(() => dump(state, clusters, certificates, control)),
+        ...dumpRoutes(() => dump(state, serving, certificates, control)),
         ...loggingRoutes(log),
       },
     }),
@@ -185,12 +136,7 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
     throw new AmbitError('WAYPOINT_LISTEN_INVALID', `'${options.listen}' is no address to listen on.`, {
       hint: 'Write HOST:PORT.',
     })
-  const listener = await nodeTransport.listen({
-    host: target.host,
-    port: target.port,
-    tls: serverTls(certificates, own, state),
-    handler: outer,
-  })
+  const listener = await serving.listen(target.host, target.port)
 
   lifecycle.onStop('access log', () => access.close())
   lifecycle.onStop('servers', async () => {
@@ -198,21 +144,12 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
   })
   lifecycle.onStop('control', () => control.close())
   lifecycle.onStop('connections', () => {
-    clusters.drain()
-    outer.close()
-    tunnels.pool.close()
+    serving.close()
     certificates.close()
   })
   lifecycle.onStop('requests', async () => {
     readiness.drain()
-    await listener.stop()
-    outer.drain()
-    http1.drain()
-    http2.drain()
-    const end = clock.monotonic() + drainMs
-    while (pipeline.active > 0 && clock.monotonic() < end) {
-      await new Promise<void>((resolve) => clock.after(50, resolve))
-    }
+    await serving.drain(drainMs)
   })
   lifecycle.onSignals()
 
@@ -239,26 +176,9 @@ async function certify(certificates: CertificateManager, own: Identity, log: Log
   }
 }
 
-function registerGauges(metrics: Metrics, clusters: Clusters, pipeline: Pipeline, tunnels: Tunnels): void {
-  const active = metrics.gauge({ name: 'ambit_waypoint_requests_active', help: 'Requests in flight.', labels: [] })
-  const sessions = metrics.gauge({ name: 'ambit_waypoint_tunnels', help: 'HBONE sessions to endpoints.', labels: [] })
-  const ejected = metrics.gauge({
-    name: 'ambit_waypoint_hosts_ejected',
-    help: 'Endpoints ejected by outlier detection.',
-    labels: ['cluster'],
-  })
-  metrics.beforeScrape(() => {
-    active.with([]).value = pipeline.active
-    sessions.with([]).value = tunnels.pool.sessions
-    for (const cluster of clusters.all()) {
-      if (cluster.policy.outlierDetection) ejected.with([cluster.name]).value = cluster.ejected
-    }
-  })
-}
-
 function dump(
   state: MeshState,
-  clusters: Clusters,
+  waypoint: Waypoint,
   certificates: CertificateManager,
   control: { status(): unknown },
 ): unknown {
@@ -271,7 +191,7 @@ function dump(
     policies: [...state.policies()],
     routes: [...state.routes()],
     upstreams: [...state.upstreams()],
-    clusters: [...clusters.all()].map((cluster) => ({
+    clusters: [...waypoint.clusters.all()].map((cluster) => ({
       name: cluster.name,
       policy: cluster.policy,
       active: cluster.active,

@@ -4,7 +4,14 @@
 import type { Clock } from '../base/clock.ts'
 import type { Logger } from '../base/log.ts'
 import { messageOf } from '../base/errors.ts'
-import type { ExchangeError, Headers, RequestHead, ServerEvents, ServerExchange } from '../http/message.ts'
+import {
+  header,
+  type ExchangeError,
+  type Headers,
+  type RequestHead,
+  type ServerEvents,
+  type ServerExchange,
+} from '../http/message.ts'
 import type { Connection } from '../io/connection.ts'
 import { applyHeaderOps, type CompiledHeaderOps } from '../mesh/header-ops.ts'
 import type { RouteMatched } from '../mesh/match-route.ts'
@@ -165,13 +172,13 @@ export class Pipeline implements ServerEvents, ForwardOptions {
   }
 
   #describe(run: Run): void {
-    const { attributes, head, downstream } = run
+    const { attributes, exchange, head, downstream } = run
     attributes.sourceAddress = downstream.client.address
     attributes.identity = downstream.identity
     attributes.destinationAddress = downstream.address
     attributes.destinationPort = downstream.port
     attributes.method = head.method
-    attributes.scheme = head.scheme || 'http'
+    attributes.scheme = schemeOf(head, exchange.version)
     attributes.authority = head.authority
     attributes.path = head.path
     attributes.headers = head.headers
@@ -325,6 +332,15 @@ export class Pipeline implements ServerEvents, ForwardOptions {
     }
     return route
   }
+}
+
+/** HTTP/1.1 has no scheme of its own: a proxy in front says it in x-forwarded-proto (as Envoy reads it). */
+function schemeOf(head: RequestHead, version: 1 | 2): string {
+  if (version === 1) {
+    const forwarded = header(head.headers, 'x-forwarded-proto')
+    if (forwarded === 'http' || forwarded === 'https') return forwarded
+  }
+  return head.scheme || 'http'
 }
 
 const UNITS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 0.001, n: 0.000001 }

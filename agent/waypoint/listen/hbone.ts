@@ -17,8 +17,8 @@ import type { InnerServer } from './inner.ts'
 
 export interface HboneOptions {
   readonly state: MeshState
-  /** `namespace/hostname` of this waypoint's Service. */
-  readonly waypoint: string
+  /** `namespace/hostname` of this waypoint's Service, which follows the settings' cluster domain. */
+  waypoint(): string
   readonly inner: InnerServer
   readonly log: Logger
   /** A CONNECT was refused with this status. */
@@ -27,7 +27,7 @@ export interface HboneOptions {
 
 /** Handler for the TLS listener on 15008. */
 export function hboneServer(options: HboneOptions): Http2Server {
-  const { state, waypoint, inner, log } = options
+  const { state, inner, log } = options
   const identities = new WeakMap<Connection, Identity>()
 
   const identityFor = (connection: Connection): Identity => {
@@ -51,7 +51,7 @@ export function hboneServer(options: HboneOptions): Http2Server {
     const address = target && canonicalIp(target.host)
     if (!target || address === undefined)
       return refuse(exchange, 400, `'${head.authority.slice(0, 128)}' is not IP:PORT`)
-    const served = waypointTarget(state, waypoint, address, target.port)
+    const served = waypointTarget(state, options.waypoint(), address, target.port)
     if (served.kind === 'refuse') return refuse(exchange, 404, served.reason)
     let identity: Identity
     try {
@@ -77,7 +77,8 @@ export function hboneServer(options: HboneOptions): Http2Server {
       exchange,
       [],
       inner.handler,
-      { peer: client, local: { address, port: target.port } },
+      // The bytes inside are the client's own: whether they are TLS is for the client to say, not for the tunnel.
+      { peer: client, local: { address, port: target.port }, secure: false },
       inner.slot(downstream),
     )
   }

@@ -36,6 +36,8 @@ export interface OpaqueOptions {
   readonly tunnels: Tunnels
   readonly clock: Clock
   readonly random: () => number
+  /** A connection is taken over; `onDone` follows once. */
+  onStart(): void
   onDone(record: OpaqueRecord): void
 }
 
@@ -115,6 +117,7 @@ export function opaqueServer(
       flags: '-',
       details: '',
     }
+    options.onStart()
     const refuse = (flags: string, details: string): ConnectionHandler => {
       flow.flags = flags
       flow.details = details

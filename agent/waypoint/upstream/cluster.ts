@@ -188,7 +188,10 @@ export class Cluster implements SessionEvents {
       this.pending--
       this.#give(pooled, waiting)
     }
-    if (session.active === 0 && session.available > 0 && host.poolSize(key) > MAX_IDLE_PER_POOL) session.close()
+    if (session.active > 0 || session.available === 0) return
+    // At the limit an idle session gives its place to whoever waits for one of another client or host.
+    const wanted = this.pending > 0 && this.connections >= this.#maxConnections()
+    if (wanted || host.poolSize(key) > MAX_IDLE_PER_POOL) session.close()
   }
 
   onDraining(session: ClientSession): void {
@@ -205,6 +208,7 @@ export class Cluster implements SessionEvents {
     this.connections--
     if (pooled.opened) {
       this.#replace(pooled)
+      this.#pump()
       return
     }
     const timeout = error !== undefined && 'code' in error && String(error.code).includes('TIMEOUT')
@@ -218,6 +222,7 @@ export class Cluster implements SessionEvents {
       this.pending--
       next.onNoSession(host, timeout ? 'timeout' : 'connect', error?.message ?? 'closed before it was open')
     }
+    this.#pump()
   }
 
   #algorithm(): NonNullable<TrafficPolicy['loadBalancer']> {
@@ -242,16 +247,43 @@ export class Cluster implements SessionEvents {
     const connecting = host.connecting(key)
     // HTTP/2 sessions multiplex: one that opens will serve all who wait.
     if (waiting.version === 2 ? connecting > 0 : connecting >= host.waiting(key)) return
-    const pool = this.policy.connectionPool
-    const max = pool?.maxConnections ?? Number.POSITIVE_INFINITY
     // A host without any session may have one over the limit, else it could never be reached (as Envoy does).
-    if (this.connections >= max && host.sessions.size > 0) return
+    if (this.connections >= this.#maxConnections() && host.sessions.size > 0) {
+      this.#evictIdle()
+      return
+    }
     this.connections++
-    const timeout = pool?.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS
+    const timeout = this.policy.connectionPool?.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS
     const session = this.#options.open(host.candidate, waiting, timeout, this)
     const pooled: Pooled = { host, key, opened: false, draining: false, requests: 0, idleSince: 0, session }
     session.slot = pooled
     host.add(pooled)
+  }
+
+  #maxConnections(): number {
+    return this.policy.connectionPool?.maxConnections ?? Number.POSITIVE_INFINITY
+  }
+
+  /** Closes one idle session: sessions are never shared between clients, so one client's idle ones could starve another. */
+  #evictIdle(): void {
+    for (const host of this.#hosts) {
+      for (const pooled of host.sessions) {
+        if (!pooled.opened || pooled.draining || pooled.session.active > 0) continue
+        pooled.draining = true
+        pooled.session.close()
+        return
+      }
+    }
+  }
+
+  /** A place came free: opens sessions for those who could not have one. */
+  #pump(): void {
+    if (this.pending === 0) return
+    for (const host of this.#hosts) {
+      if (this.connections >= this.#maxConnections()) return
+      const next = host.unserved()
+      if (next) this.#openFor(host, next.key, next.waiting)
+    }
   }
 
   /** A session went or takes no more: those who wait for its pool need another. */

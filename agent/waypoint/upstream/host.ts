@@ -99,6 +99,17 @@ export class Host {
     return this.#waiting.get(key)?.length ?? 0
   }
 
+  /** A request that waits although no session is being opened for it. */
+  unserved(): { readonly key: string; readonly waiting: Waiting } | undefined {
+    for (const [key, queue] of this.#waiting) {
+      const first = queue[0]
+      if (!first) continue
+      const connecting = this.connecting(key)
+      if (first.version === 2 ? connecting === 0 : connecting < queue.length) return { key, waiting: first }
+    }
+    return undefined
+  }
+
   /** Takes a request out of the queue; false if it was not in it. */
   withdraw(key: string, waiting: Waiting): boolean {
     const queue = this.#waiting.get(key)

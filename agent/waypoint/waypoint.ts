@@ -1,0 +1,190 @@
+// A waypoint as one object: the pipeline with everything below it, and the listener in front. The program (main.ts) gives it a
+// mesh state, certificates and a transport; so does a test. Must not live here: flags, control, admin servers.
+import type { Clock } from '../base/clock.ts'
+import type { Logger } from '../base/log.ts'
+import { http1Server, type Http1Server } from '../http/http1/index.ts'
+import { http2Server, type Http2Server } from '../http/http2/index.ts'
+import type { Listener, Transport } from '../io/connection.ts'
+import type { Identity } from '../mesh/identity.ts'
+import type { Place } from '../mesh/localize.ts'
+import type { MeshState } from '../mesh/state.ts'
+import type { Certificates } from '../pki/contract.ts'
+import type { AccessLog } from '../telemetry/access-log.ts'
+import type { Metrics } from '../telemetry/exposition.ts'
+import { HttpMetrics, TcpMetrics } from '../telemetry/istio.ts'
+import { authorizeFilter } from './filter/authorize.ts'
+import { headerFilter } from './filter/headers.ts'
+import { observeFilter, observeOpaque } from './filter/observe.ts'
+import { hboneServer } from './listen/hbone.ts'
+import { downstreamOf, innerServer } from './listen/inner.ts'
+import { opaqueServer } from './listen/opaque.ts'
+import { Pipeline } from './pipeline.ts'
+import { Tables } from './route/table.ts'
+import { serverTls } from './tls.ts'
+import { Clusters } from './upstream/clusters.ts'
+import { sessionOpener } from './upstream/sessions.ts'
+import { Tunnels } from './upstream/tunnels.ts'
+
+export interface WaypointParts {
+  /** Name and namespace of the Gateway. */
+  readonly name: string
+  readonly namespace: string
+  readonly identity: Identity
+  readonly place: Place
+  readonly state: MeshState
+  readonly certificates: Certificates
+  readonly transport: Transport
+  readonly clock: Clock
+  /** [0, 1). */
+  readonly random: () => number
+  readonly log: Logger
+  readonly access: AccessLog
+  readonly metrics: Metrics
+}
+
+export class Waypoint {
+  readonly pipeline: Pipeline
+  readonly clusters: Clusters
+  readonly tunnels: Tunnels
+  /** Opaque connections in flight. */
+  opaque = 0
+  readonly #parts: WaypointParts
+  readonly #outer: Http2Server
+  readonly #http1: Http1Server
+  readonly #http2: Http2Server
+  readonly #listeners: Listener[] = []
+
+  constructor(parts: WaypointParts) {
+    this.#parts = parts
+    const { state, certificates, identity, transport, clock, random, log, access, metrics } = parts
+    const { name, namespace } = parts
+    const tunnels = new Tunnels({ transport, state, certificates, identity, clock })
+    const clusters = new Clusters({
+      state,
+      place: parts.place,
+      open: sessionOpener(tunnels, state, clock),
+      clock,
+      random,
+    })
+    const tables = new Tables(state, { namespace, name }, log)
+    const tcpMetrics = new TcpMetrics(metrics)
+    this.tunnels = tunnels
+    this.clusters = clusters
+    this.pipeline = new Pipeline({
+      state,
+      tables,
+      clusters,
+      // The observer stands first, so that its onComplete sees what all others did.
+      filters: [observeFilter({ metrics: new HttpMetrics(metrics), access, clock }), headerFilter, authorizeFilter],
+      clock,
+      random,
+      log,
+      downstreamOf,
+    })
+    const refusedRequests = metrics.counter({
+      name: 'ambit_waypoint_requests_refused_total',
+      help: 'Bytes that were no request: answered by the HTTP/1.1 codec and closed, by status.',
+      labels: ['status'],
+    })
+    this.#http1 = http1Server(
+      this.pipeline,
+      { clock },
+      {
+        onRefused(connection, status, details) {
+          refusedRequests.with([String(status)]).value++
+          const { client, identity } = downstreamOf(connection)
+          log.info({ client: client.address, identity, status, details }, 'no HTTP request')
+        },
+      },
+    )
+    this.#http2 = http2Server(this.pipeline, { clock, extendedConnect: true })
+    const inner = innerServer({
+      http1: this.#http1,
+      http2: this.#http2,
+      clock,
+      opaque: opaqueServer({
+        state,
+        tables,
+        clusters,
+        tunnels,
+        clock,
+        random,
+        onStart: () => {
+          this.opaque++
+        },
+        onDone: (record) => {
+          this.opaque--
+          observeOpaque(tcpMetrics, access, record)
+        },
+      }),
+    })
+    const refused = metrics.counter({
+      name: 'ambit_waypoint_tunnels_refused_total',
+      help: 'CONNECT requests refused, by status.',
+      labels: ['status'],
+    })
+    this.#outer = hboneServer({
+      state,
+      waypoint: () => `${namespace}/${name}.${namespace}.svc.${state.settings.clusterDomain}`,
+      inner,
+      log,
+      onRefused: (status) => {
+        refused.with([String(status)]).value++
+      },
+    })
+    registerGauges(metrics, this)
+  }
+
+  /** Takes HBONE on an address. Rejects with IO_ADDRESS_IN_USE or IO_LISTEN. */
+  async listen(host: string, port: number): Promise<Listener> {
+    const { transport, certificates, identity, state } = this.#parts
+    const tls = serverTls(certificates, identity, state)
+    const listener = await transport.listen({ host, port, tls, handler: this.#outer })
+    this.#listeners.push(listener)
+    return listener
+  }
+
+  /** Takes nothing new, lets requests and opaque connections in flight end, for `ms` at most. */
+  async drain(ms: number): Promise<void> {
+    const { clock } = this.#parts
+    for (const listener of this.#listeners) await listener.stop()
+    this.#http1.drain()
+    this.#http2.drain()
+    this.#outer.drain()
+    const end = clock.monotonic() + ms
+    while (this.pipeline.active + this.opaque > 0 && clock.monotonic() < end) {
+      await new Promise<void>((resolve) => clock.after(50, resolve))
+    }
+  }
+
+  /** Cuts what is left. */
+  close(): void {
+    this.#outer.close()
+    this.clusters.drain()
+    this.tunnels.pool.close()
+  }
+}
+
+function registerGauges(metrics: Metrics, waypoint: Waypoint): void {
+  const { clusters, pipeline, tunnels } = waypoint
+  const active = metrics.gauge({ name: 'ambit_waypoint_requests_active', help: 'Requests in flight.', labels: [] })
+  const opaque = metrics.gauge({
+    name: 'ambit_waypoint_opaque_active',
+    help: 'Opaque connections in flight.',
+    labels: [],
+  })
+  const sessions = metrics.gauge({ name: 'ambit_waypoint_tunnels', help: 'HBONE sessions to endpoints.', labels: [] })
+  const ejected = metrics.gauge({
+    name: 'ambit_waypoint_hosts_ejected',
+    help: 'Endpoints ejected by outlier detection.',
+    labels: ['cluster'],
+  })
+  metrics.beforeScrape(() => {
+    active.with([]).value = pipeline.active
+    opaque.with([]).value = waypoint.opaque
+    sessions.with([]).value = tunnels.pool.sessions
+    for (const cluster of clusters.all()) {
+      if (cluster.policy.outlierDetection) ejected.with([cluster.name]).value = cluster.ejected
+    }
+  })
+}

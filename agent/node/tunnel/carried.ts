@@ -116,6 +116,8 @@ export function flagsOf(error: Error): TcpFlags {
   switch (code) {
     case 'IO_TLS_HANDSHAKE':
     case 'IO_HANDSHAKE_TIMEOUT':
+    case 'PEER_IDENTITY_INVALID':
+    case 'TUNNEL_WRONG_PEER':
       return 'TLS_FAILURE'
     case 'TUNNEL_NO_CERTIFICATE':
     case 'CERTIFICATE_UNAVAILABLE':

@@ -373,6 +373,9 @@ describe('control', () => {
     await until('its policy', () => state.policy('other/far') !== undefined)
     gather.give(now)
     await until('it to go again', () => [...state.services()].length === 2)
+    // A policy stays for as long as it exists: it must not go before what it guards.
+    expect(state.policy('other/far')).toBeDefined()
+    gather.give({ ...now, policies: now.policies.filter(({ name }) => name !== 'far') })
     await until('its policy to go', () => state.policy('other/far') === undefined)
   })
 

@@ -1,6 +1,7 @@
 // One client's delta xDS stream, on the server: what it has, what it still needs, one response at a time per kind.
 // Changes that come while a response is on its way, or while the socket does not take more, gather by name and are sent
-// as the newest state: a slow client costs a set of names, never a queue of responses.
+// as the newest state: a slow client costs a set of names, never a queue of responses. Settings and policies go first:
+// no workload or route reaches a client before it has acknowledged the policies published with it.
 // Must not live here: gRPC, authentication (xds-server.ts), what to publish (control/publish).
 import type { Logger } from '../base/log.ts'
 import type { ResourceKind } from './contract.ts'
@@ -37,6 +38,9 @@ export interface StreamOptions {
 
 /** Bytes of resources in one response; the rest follows after the ACK. */
 const MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+
+/** Kinds that a client must hold before it gets what they are about. */
+const FIRST: readonly ResourceKind[] = ['MeshSettings', 'Authorization', 'Policy']
 
 interface Subscription {
   wildcard: boolean
@@ -78,19 +82,36 @@ export class XdsStream {
     else this.#change(subscription, request)
     if (request.responseNonce !== '') this.#acknowledge(kind, subscription, request)
     this.#flush(kind, subscription)
+    // What waited for it.
+    if (FIRST.includes(kind)) this.#flushAll()
   }
 
   /** The store changed. */
   onChange(changed: ReadonlyMap<ResourceKind, ReadonlySet<string>>): void {
     for (const [kind, subscription] of this.#subscriptions) {
       for (const name of changed.get(kind) ?? []) subscription.dirty.add(name)
-      this.#flush(kind, subscription)
     }
+    this.#flushAll()
   }
 
   onDrain(): void {
     this.#writable = true
-    for (const [kind, subscription] of this.#subscriptions) this.#flush(kind, subscription)
+    this.#flushAll()
+  }
+
+  #flushAll(): void {
+    for (const [kind, subscription] of this.#subscriptions) if (FIRST.includes(kind)) this.#flush(kind, subscription)
+    for (const [kind, subscription] of this.#subscriptions) if (!FIRST.includes(kind)) this.#flush(kind, subscription)
+  }
+
+  /** True while the client has not yet acknowledged the newest settings and policies it subscribed to. */
+  #waitsForFirst(): boolean {
+    return FIRST.some((kind) => {
+      const subscription = this.#subscriptions.get(kind)
+      return (
+        subscription !== undefined && (subscription.pending !== '' || subscription.owed || subscription.dirty.size > 0)
+      )
+    })
   }
 
   #subscribe(kind: ResourceKind, request: DeltaDiscoveryRequest): Subscription {
@@ -141,6 +162,7 @@ export class XdsStream {
   #flush(kind: ResourceKind, subscription: Subscription): void {
     const { store, scope, stats } = this.#options
     if (!this.#writable || subscription.pending !== '' || !store.ready) return
+    if (!FIRST.includes(kind) && this.#waitsForFirst()) return
     const scopeVersion = scope.version()
     if (scopeVersion !== subscription.scopeVersion) {
       subscription.scopeVersion = scopeVersion

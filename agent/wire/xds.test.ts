@@ -282,6 +282,27 @@ describe('delta xDS', () => {
     expect(pair.stats.resources).toBeLessThan(8)
   })
 
+  it('sends no workload before the client has acknowledged the policies published with it', async () => {
+    const pair = new Pair()
+    pair.publish([encodedWorkload('a')])
+    pair.client.start()
+    await pair.client.synced()
+    pair.hold = true
+    const good = policy('p')
+    pair.publish([
+      encodedWorkload('b', { authorizationPolicies: ['shop/p'] }),
+      encodeResource('Authorization', 'shop/p', authorizationCodec.encode(good)),
+    ])
+    await settle()
+    expect(pair.held.length).toBe(1)
+    pair.hold = false
+    for (const bytes of pair.held.splice(0)) pair.deliver(bytes)
+    expect(pair.state.policy('shop/p')).toEqual(good)
+    expect(pair.state.workload('c//Pod/shop/b')).toBeUndefined()
+    await settle()
+    expect(pair.state.workload('c//Pod/shop/b')).toBeDefined()
+  })
+
   it('writes nothing more to a socket that is full until it drains', async () => {
     const pair = new Pair()
     pair.publish([encodedWorkload('a')])

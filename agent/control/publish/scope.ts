@@ -1,7 +1,7 @@
 // Which resources a waypoint needs: the services and workloads that use it, where their routes lead, the policies that
 // speak about them, and whoever may call (a client's labels and place are read from its workload). Agents get all of
 // their kinds. Must not live here: encoding (publisher.ts), streams (wire/).
-import type { Translation } from '../../config/translation.ts'
+import type { Translation, WaypointGateway } from '../../config/translation.ts'
 import { WAYPOINT_CLASSES } from '../../mesh/applicable.ts'
 import type { Policy } from '../../mesh/policy.ts'
 import type { Route } from '../../mesh/route.ts'
@@ -21,8 +21,14 @@ export class WaypointScopes {
 
   update(translation: Translation): void {
     this.#translation = translation
+    const policies = new Set(translation.policies.map((policy) => `${policy.namespace}/${policy.name}`))
     for (const [key, scope] of this.#scopes) {
-      const names = neededBy(translation, key)
+      // A Gateway that is gone is on its way down: taking its state from it piece by piece would open it meanwhile.
+      if (!gatewayOf(translation, key)) continue
+      const names = new Map(neededBy(translation, key))
+      // A policy once given stays for as long as it exists: it must not leave before the service it guards.
+      const kept = [...(scope.names.get('Policy') ?? [])].filter((policy) => policies.has(policy))
+      names.set('Policy', new Set([...kept, ...(names.get('Policy') ?? [])]))
       if (!sameNames(scope.names, names)) scope.names = names
     }
   }
@@ -46,7 +52,7 @@ export class WaypointScopes {
 
 /** Names of everything the waypoint `namespace/gateway` needs; empty when its Gateway is gone. */
 export function neededBy(translation: Translation, key: string): Names {
-  const gateway = translation.waypoints.find((one) => `${one.namespace}/${one.name}` === key)
+  const gateway = gatewayOf(translation, key)
   if (!gateway) return new Map()
   const own = new Set<string>()
   const namespaces = new Set<string>([gateway.namespace])
@@ -94,6 +100,10 @@ export function neededBy(translation: Translation, key: string): Names {
       ),
     ],
   ])
+}
+
+function gatewayOf(translation: Translation, key: string): WaypointGateway | undefined {
+  return translation.waypoints.find((one) => `${one.namespace}/${one.name}` === key)
 }
 
 function destinationsOf(route: Route): string[] {

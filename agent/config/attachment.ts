@@ -45,7 +45,8 @@ export function checkAttachment(
         hint: 'Put it into the namespace of its target.',
       })
     }
-    const wanted = TARGET_GROUPS[ref.kind ?? '']
+    const kind = ref.kind ?? ''
+    const wanted = Object.hasOwn(TARGET_GROUPS, kind) ? TARGET_GROUPS[kind] : undefined
     if (wanted === undefined) {
       report({
         severity: 'error',

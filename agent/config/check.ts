@@ -143,7 +143,8 @@ function unknownFields(definition: KindDefinition, issue: z.core.$ZodIssueUnreco
   const known = keysAt(definition.schema, parent)
   return issue.keys.map((key) => {
     const path = [...parent, key]
-    const mistake = definition.mistakes[pattern(path)] ?? definition.mistakes[key]
+    const written = pattern(path)
+    const mistake = Object.hasOwn(definition.mistakes, written) ? definition.mistakes[written] : undefined
     const near = nearest(key, known)
     const where = parent.length === 0 ? definition.kind : formatPath(parent)
     const hint =
@@ -273,15 +274,21 @@ export function nearest(word: string, candidates: readonly string[]): string | u
   return best
 }
 
+/** Insertions, deletions, changes and swaps of neighbours (optimal string alignment), up to the limit. */
 function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) >= limit || a.length > 100) return limit
+  let before: number[] = []
   let previous = Array.from({ length: b.length + 1 }, (_, index) => index)
   for (let i = 1; i <= a.length; i++) {
     const row = [i]
     for (let j = 1; j <= b.length; j++) {
       const change = a[i - 1] === b[j - 1] ? 0 : 1
-      row.push(Math.min((previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1, (previous[j - 1] ?? 0) + change))
+      let cost = Math.min((previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1, (previous[j - 1] ?? 0) + change)
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        cost = Math.min(cost, (before[j - 2] ?? 0) + 1)
+      row.push(cost)
     }
+    before = previous
     previous = row
   }
   return previous[b.length] ?? limit

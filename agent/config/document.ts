@@ -20,6 +20,8 @@ import { formatPath, type FieldPath, type Origin } from './resource.ts'
 export const MAX_FILE_BYTES = 16 * 1024 * 1024
 /** Documents in one file. */
 export const MAX_DOCUMENTS = 20_000
+/** Maps and lists inside each other. */
+export const MAX_DEPTH = 200
 /** Times aliases may be expanded in one document: beyond it is an alias bomb. */
 export const MAX_ALIASES = 100
 
@@ -150,16 +152,10 @@ function readDocument(text: string, firstLine: number, file: string): RawDocumen
   }
   let value: unknown
   try {
-    for (const double of duplicateKeys(document).slice(0, 3)) {
+    for (const { message, hint, offset, path } of structuralErrors(document)) {
       problems.push({
-        ...fileProblem(
-          file,
-          lineAt(double.offset),
-          'CONFIG_YAML_INVALID',
-          `The key ${JSON.stringify(double.key)} appears twice in one map.`,
-          'Keep one of the two: which of them would count is undefined.',
-        ),
-        field: formatPath(double.path),
+        ...fileProblem(file, lineAt(offset), 'CONFIG_YAML_INVALID', message, hint),
+        field: formatPath(path),
       })
     }
     value = document.toJS({ maxAliasCount: MAX_ALIASES })
@@ -201,19 +197,37 @@ function broken(
   return { value, origin: { file, line: () => line }, problems: [fileProblem(file, line, code, message, hint)] }
 }
 
-/** Done here, in linear time: the library's own check compares each key with each. */
-function duplicateKeys(document: Document.Parsed): { key: string; offset: number; path: FieldPath }[] {
-  const found: { key: string; offset: number; path: FieldPath }[] = []
+/** Duplicate keys (in linear time: the library's own check compares each key with each), excessive depth, `__proto__`. */
+function structuralErrors(document: Document.Parsed): StructuralError[] {
+  const found: StructuralError[] = []
   const walk = (node: unknown, path: FieldPath) => {
-    if (isMap(node)) {
+    if (found.length >= 3) return
+    if (path.length > MAX_DEPTH) {
+      found.push({
+        message: `The document is nested more than ${MAX_DEPTH} levels deep.`,
+        hint: '',
+        offset: 0,
+        path: [],
+      })
+    } else if (isMap(node)) {
       const seen = new Set<string>()
       for (const pair of node.items) {
-        const key = isScalar(pair.key) ? String(pair.key.value) : undefined
-        if (key !== undefined && key !== '<<') {
-          if (seen.has(key)) found.push({ key, offset: (pair.key as Node).range?.[0] ?? 0, path: [...path, key] })
+        const key = isScalar(pair.key) ? String(pair.key.value) : '?'
+        const offset = (pair.key as Node | null)?.range?.[0] ?? 0
+        const at = [...path, key]
+        if (isScalar(pair.key) && key !== '<<') {
+          if (seen.has(key))
+            found.push({
+              message: `The key ${JSON.stringify(key)} appears twice in one map.`,
+              hint: TWICE,
+              offset,
+              path: at,
+            })
+          else if (key === '__proto__')
+            found.push({ message: '__proto__ is no field.', hint: 'Remove it.', offset, path: at })
           seen.add(key)
         }
-        walk(pair.value, [...path, key ?? '?'])
+        walk(pair.value, at)
       }
     } else if (isSeq(node)) {
       for (const [index, item] of node.items.entries()) walk(isPair(item) ? item.value : item, [...path, index])
@@ -222,6 +236,15 @@ function duplicateKeys(document: Document.Parsed): { key: string; offset: number
   walk(document.contents, [])
   return found
 }
+
+interface StructuralError {
+  readonly message: string
+  readonly hint: string
+  readonly offset: number
+  readonly path: FieldPath
+}
+
+const TWICE = 'Keep one of the two: which of them would count is undefined.'
 
 /** Offset of the key (or list item) at the path, or of its nearest existing parent. */
 function offsetOf(document: Document.Parsed, path: FieldPath): number | undefined {

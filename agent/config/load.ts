@@ -375,7 +375,10 @@ function withoutNulls(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutNulls)
   if (!isRecord(value)) return value
   const result: Record<string, unknown> = {}
-  for (const [key, item] of Object.entries(value)) if (item !== null) result[key] = withoutNulls(item)
+  for (const [key, item] of Object.entries(value)) {
+    // Set as a field, __proto__ would change what the object is.
+    if (item !== null && key !== '__proto__') result[key] = withoutNulls(item)
+  }
   return result
 }
 

@@ -183,7 +183,7 @@ const SERVER_FIRST = [25, 53, 3306, 27017]
 /** Istio's protocol selection: appProtocol, else the port's name up to its first dash, else a well-known port, else detection. */
 export function protocolOf(spec: Pick<ServicePortSpec, 'port' | 'name' | 'appProtocol'>): AppProtocol {
   if (spec.appProtocol) {
-    const found = PROTOCOLS[spec.appProtocol.toLowerCase()]
+    const found = BY_NAME.get(spec.appProtocol.toLowerCase())
     if (found) return found
   }
   const name = spec.name?.toLowerCase() ?? ''
@@ -191,5 +191,6 @@ export function protocolOf(spec: Pick<ServicePortSpec, 'port' | 'name' | 'appPro
   return SERVER_FIRST.includes(spec.port) ? 'tcp' : 'unknown'
 }
 
+const BY_NAME = new Map(Object.entries(PROTOCOLS))
 /** Longest first, so that `grpc-web-x` is not taken for `grpc`. */
-const BY_LENGTH = Object.entries(PROTOCOLS).sort(([a], [b]) => b.length - a.length)
+const BY_LENGTH = [...BY_NAME].sort(([a], [b]) => b.length - a.length)

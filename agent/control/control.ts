@@ -68,10 +68,10 @@ export class Control {
 
   /** Resolves once it serves. Rejects with what keeps it from that (CONFIG_UNREADABLE, CA_STATE_INVALID, CONTROL_LISTEN). */
   async start(): Promise<void> {
-    const { gather, authenticator, listen, log, openAuthority } = this.#options
+    const { gather, authenticator, listen, log } = this.#options
     await gather.start((snapshot) => this.#take(snapshot))
     const { settings } = this.#known().translation
-    const authority = await openAuthority(settings.trustDomain)
+    const authority = await this.#options.openAuthority(settings.trustDomain)
     this.#authority = authority
     const names = serverNames(listen, settings.clusterDomain)
     const certificate = await authority.serverCertificate(names, SERVER_CERTIFICATE_SECONDS)

@@ -143,12 +143,9 @@ describe('ambit control', { timeout: 30_000 }, () => {
     const control = start()
     const { connection, state } = await connectAgent('n1')
     await connection.synced()
-    expect([...state.workloads()].map(({ name, node, tunnelProtocol }) => [name, node, tunnelProtocol]).sort()).toEqual(
-      [
-        ['backend', 'n2', 'HBONE'],
-        ['frontend', 'n1', 'HBONE'],
-      ],
-    )
+    expect(
+      [...state.workloads()].map(({ name, node, tunnelProtocol }) => `${name} ${node} ${tunnelProtocol}`).sort(),
+    ).toEqual(['backend n2 HBONE', 'frontend n1 HBONE'])
     const file = join(config, 'policy.yaml')
     const times: number[] = []
     for (const [mode, strict] of [

@@ -55,22 +55,22 @@ export function toStatus(error: unknown): { code: status; details: string } {
 export function fromStatus(error: unknown, address: string): AmbitError {
   const { code, details } = error as Partial<ServiceError>
   const text = details ?? (error instanceof Error ? error.message : String(error))
-  switch (code) {
-    case status.UNAUTHENTICATED:
-      return new AmbitError('CONTROL_UNAUTHENTICATED', `Control at ${address} does not accept the token: ${text}`, {
-        hint: 'Check the token file: is it current, for audience istio-ca, and signed for this cluster?',
-        cause: error,
-      })
-    case status.PERMISSION_DENIED:
-      return new AmbitError('CONTROL_DENIED', `Control at ${address} refuses: ${text}`, { cause: error })
-    case status.INVALID_ARGUMENT:
-      return new AmbitError('CONTROL_BAD_REQUEST', `Control at ${address} does not understand the request: ${text}`, {
-        cause: error,
-      })
-    default:
-      return new AmbitError('CONTROL_UNAVAILABLE', `Control at ${address} cannot be reached: ${text}`, {
-        hint: 'Is control running there, and is the root certificate file the one it wrote?',
-        cause: error,
-      })
+  if (code === status.UNAUTHENTICATED) {
+    return new AmbitError('CONTROL_UNAUTHENTICATED', `Control at ${address} does not accept the token: ${text}`, {
+      hint: 'Check the token file: is it current, for audience istio-ca, and signed for this cluster?',
+      cause: error,
+    })
   }
+  if (code === status.PERMISSION_DENIED) {
+    return new AmbitError('CONTROL_DENIED', `Control at ${address} refuses: ${text}`, { cause: error })
+  }
+  if (code === status.INVALID_ARGUMENT) {
+    return new AmbitError('CONTROL_BAD_REQUEST', `Control at ${address} does not understand the request: ${text}`, {
+      cause: error,
+    })
+  }
+  return new AmbitError('CONTROL_UNAVAILABLE', `Control at ${address} is not available: ${text}`, {
+    hint: 'Is control running there, and is the root certificate file the one it wrote?',
+    cause: error,
+  })
 }

@@ -136,7 +136,9 @@ function decodeString(wire: StringMatch): AuthzMatch {
       return { type: 'presence' }
     case undefined:
       throw invalid('a string match of a kind that is not known to this version')
-    default:
+    case 'exact':
+    case 'prefix':
+    case 'suffix':
       return { type: wire.matchType.case, value: wire.matchType.value }
   }
 }

@@ -97,7 +97,10 @@ export function decodeAuthzMatch(wire: WireAuthzMatch): AuthzMatch {
       return { type: 'presence' }
     case undefined:
       throw invalid('a string match of a kind that is not known to this version')
-    default:
+    case 'exact':
+    case 'prefix':
+    case 'suffix':
+    case 'template':
       return { type: wire.type.case, value: wire.type.value }
   }
 }

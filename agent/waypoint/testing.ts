@@ -22,7 +22,7 @@ import type { AppProtocol, Service } from '../mesh/service.ts'
 import { MeshState } from '../mesh/state.ts'
 import type { Upstream } from '../mesh/upstream.ts'
 import type { Workload } from '../mesh/workload.ts'
-import { openAuthority } from '../pki/authority.ts'
+import { openAuthority, type Authority } from '../pki/authority.ts'
 import type { Certificates } from '../pki/contract.ts'
 import { CertificateManager } from '../pki/manager.ts'
 import { peerIdentity } from '../pki/peer-identity.ts'
@@ -60,12 +60,15 @@ export class World {
   readonly waypoint: Waypoint
   /** Client, waypoint and endpoints live at 127.83.<net>.x. */
   readonly net: number
-  readonly #folder: string
+  readonly authority: Authority
+  /** Removed at the end. */
+  readonly folder: string
   readonly #certificates: Certificates
   readonly #stops: (() => Promise<void> | void)[] = []
 
-  private constructor(folder: string, certificates: Certificates, net: number) {
-    this.#folder = folder
+  private constructor(folder: string, certificates: Certificates, authority: Authority, net: number) {
+    this.authority = authority
+    this.folder = folder
     this.#certificates = certificates
     this.net = net
     this.access = new AccessLog({ fd: openSync(join(folder, 'access'), 'a') })
@@ -85,7 +88,8 @@ export class World {
     })
   }
 
-  static async open(): Promise<World> {
+  /** `program`: the waypoint runs elsewhere (main.test.ts), at `address(2)`. */
+  static async open(program = false): Promise<World> {
     const folder = mkdtempSync(join(tmpdir(), 'ambit-waypoint-'))
     const authority = await openAuthority(folder, 'test', systemClock)
     const certificates = new CertificateManager({
@@ -95,7 +99,7 @@ export class World {
       roots: authority.trustBundle,
     })
     // Test files run in processes of their own: the process id keeps their loopback addresses apart.
-    const world = new World(folder, certificates, (process.pid * 7 + worlds++) % 250)
+    const world = new World(folder, certificates, authority, (process.pid * 7 + worlds++) % 250)
     world.#stops.push(() => certificates.close())
     const { state } = world
     state.setService(service('waypoint', '10.96.7.254', [], false))
@@ -105,7 +109,7 @@ export class World {
       services: { 'shop/waypoint.shop.svc.cluster.local': {} },
     })
     state.setWorkload(world.#workload('client', 1))
-    await world.waypoint.listen(world.address(2), 15008)
+    if (!program) await world.waypoint.listen(world.address(2), 15008)
     world.#stops.push(() => world.waypoint.close())
     return world
   }
@@ -291,7 +295,7 @@ export class World {
   /** The access log so far. */
   async log(): Promise<Record<string, unknown>[]> {
     await this.access.flush()
-    const text = readFileSync(join(this.#folder, 'access'), 'utf8')
+    const text = readFileSync(join(this.folder, 'access'), 'utf8')
     return text
       .split('\n')
       .filter((line) => line !== '')
@@ -310,7 +314,7 @@ export class World {
   async close(): Promise<void> {
     for (const stop of this.#stops.reverse()) await stop()
     await this.access.close()
-    rmSync(this.#folder, { recursive: true, force: true })
+    rmSync(this.folder, { recursive: true, force: true })
   }
 }
 

@@ -100,6 +100,26 @@ describe('the certificate authority', () => {
     await expect(authority.issue('hello', frontend, 60)).rejects.toMatchObject({ code: 'CSR_INVALID' })
   })
 
+  it('answers any mangled request with a refusal or a certificate for the identity that was allowed', async () => {
+    const authority = await open()
+    const { csr } = await makeRequest(frontend)
+    const bytes = Buffer.from(csr.replace(/-----[A-Z ]+-----/g, ''), 'base64')
+    await fc.assert(
+      fc.asyncProperty(fc.nat({ max: bytes.length - 1 }), fc.nat({ max: 255 }), async (at, value) => {
+        const mangled = Buffer.from(bytes)
+        mangled[at] = value
+        const text = `-----BEGIN CERTIFICATE REQUEST-----\n${mangled.toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`
+        try {
+          const [leaf = ''] = await authority.issue(text, frontend, 60)
+          expect(peerIdentity([new X509Certificate(leaf).raw])).toEqual(frontend)
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'CSR_INVALID' })
+        }
+      }),
+      { numRuns: 150 },
+    )
+  })
+
   it('refuses keys that are not P-256', async () => {
     const authority = await open()
     const rsa = join(state, 'rsa.pem')

@@ -53,6 +53,8 @@ function explain(definition: KindDefinition, issue: z.core.$ZodIssue, value: unk
   const error = (code: Finding['code'], message: string, hint = ''): Finding[] => [
     { severity: 'error', code, path, message, hint },
   ]
+  // A few codes have words of their own, the others zod's.
+  // oxlint-disable-next-line typescript/switch-exhaustiveness-check
   switch (issue.code) {
     case 'unrecognized_keys':
       return unknownFields(definition, issue)
@@ -115,7 +117,7 @@ function describeValue(value: unknown): string {
   if (value === null) return 'null'
   if (Array.isArray(value)) return 'a list'
   if (typeof value === 'object') return 'a map'
-  const text = JSON.stringify(value) ?? String(value)
+  const text = JSON.stringify(value) ?? typeof value
   const short = text.length > 60 ? `${text.slice(0, 57)}…` : text
   return typeof value === 'string' ? `the string ${short}` : short
 }

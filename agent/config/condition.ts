@@ -51,7 +51,7 @@ const SEPARATOR = '\u001f'
 /** What a condition's key asks about; undefined if it is no attribute at all. */
 export function parseCondition(key: string): ConditionField | undefined {
   if (Object.hasOwn(FIELDS, key)) return FIELDS[key]
-  const header = /^request\.headers\[([^\[\]]+)\]$/.exec(key)
+  const header = /^request\.headers\[([^[\]]+)\]$/.exec(key)
   if (header) {
     return {
       type: 'keyed',
@@ -61,8 +61,8 @@ export function parseCondition(key: string): ConditionField | undefined {
       token: false,
     }
   }
-  if (/^request\.auth\.claims(\[[^\[\]]+\])+$/.test(key)) {
-    const steps = [...key.matchAll(/\[([^\[\]]+)\]/g)].map((part) => part[1] as string)
+  if (/^request\.auth\.claims(\[[^[\]]+\])+$/.test(key)) {
+    const steps = [...key.matchAll(/\[([^[\]]+)\]/g)].map((part) => part[1] as string)
     return { type: 'keyed', key: steps.join(SEPARATOR), positive: 'claims', negative: 'notClaims', token: true }
   }
   return key.startsWith('experimental.envoy.filters.') ? { type: 'unsupported' } : undefined

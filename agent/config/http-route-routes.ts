@@ -1,31 +1,17 @@
 // HTTPRoutes with Service parents (GAMMA) as the domain's routes, rules sorted most specific first across all routes of
 // one parent. In the service's namespace a route is for every client (producer), elsewhere for that namespace's (consumer).
 // Must not live here: the schema (http-route.ts), matching (mesh/match-route.ts). Semantics after gateway-api HTTPRoute.
-import { DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, DEFAULT_RETRY_ON } from '../mesh/retry.ts'
-import type {
-  Destination,
-  HeaderOps,
-  NamedMatch,
-  PathMatch,
-  Redirect,
-  RetryPolicy,
-  Rewrite,
-  Route,
-  RouteAction,
-  RouteMatch,
-  RouteRule,
-} from '../mesh/route.ts'
+import type { Destination, NamedMatch, PathMatch, Route, RouteAction, RouteMatch, RouteRule } from '../mesh/route.ts'
 import type { Service } from '../mesh/service.ts'
 import type { Context } from './context.ts'
 import { gateway, referenceGrant } from './gateway.ts'
+import { readHeaders, readRedirect, readRetry, readRewrite, unsupportedOf } from './http-route-filters.ts'
 import {
   httpRoute,
   type BackendRef,
-  type HeaderModifier,
   type HttpRouteBody,
   type HttpRouteRule,
   type ParentRef,
-  type RouteFilter,
   type RouteMatchSpec,
 } from './http-route.ts'
 import { sourceOf, type FieldPath, type Resource } from './resource.ts'
@@ -199,22 +185,6 @@ function readRule(
   }))
 }
 
-function unsupportedOf(rule: HttpRouteRule): string[] {
-  const names: Partial<Record<RouteFilter['type'], string>> = {
-    RequestMirror: 'traffic mirroring',
-    CORS: 'CORS',
-    ExternalAuth: 'external authorisation',
-    ExtensionRef: 'extension filters',
-  }
-  const found = (rule.filters ?? []).flatMap((filter) => names[filter.type] ?? [])
-  const inBackends = (rule.backendRefs ?? [])
-    .flatMap((backend) => backend.filters ?? [])
-    .filter((filter) => !filter.type.endsWith('HeaderModifier'))
-  if (inBackends.length > 0) found.push('filters of one backend other than header modifiers')
-  if (rule.sessionPersistence) found.push('session persistence')
-  return [...new Set(found)]
-}
-
 function readMatch(match: RouteMatchSpec, port: number): RouteMatch {
   return {
     name: '',
@@ -231,14 +201,8 @@ function readMatch(match: RouteMatchSpec, port: number): RouteMatch {
 
 function readPath(match: RouteMatchSpec): PathMatch {
   const value = match.path?.value ?? '/'
-  switch (match.path?.type ?? 'PathPrefix') {
-    case 'Exact':
-      return { type: 'exact', value, ignoreCase: false }
-    case 'RegularExpression':
-      return { type: 'regex', value }
-    case 'PathPrefix':
-      return { type: 'elements', value }
-  }
+  if (match.path?.type === 'Exact') return { type: 'exact', value, ignoreCase: false }
+  return { type: match.path?.type === 'RegularExpression' ? 'regex' : 'elements', value }
 }
 
 /** Of entries with one name the first counts. */
@@ -368,53 +332,4 @@ function isGranted(context: Context, from: string, to: string, name: string): bo
           (each) => each.group === '' && each.kind === 'Service' && (each.name === undefined || each.name === name),
         ),
     )
-}
-
-function readHeaders(filters: readonly RouteFilter[]): { requestHeaders?: HeaderOps; responseHeaders?: HeaderOps } {
-  const request = filters.find((filter) => filter.type === 'RequestHeaderModifier')?.requestHeaderModifier
-  const response = filters.find((filter) => filter.type === 'ResponseHeaderModifier')?.responseHeaderModifier
-  return {
-    ...(request ? { requestHeaders: toHeaderOps(request) } : {}),
-    ...(response ? { responseHeaders: toHeaderOps(response) } : {}),
-  }
-}
-
-function toHeaderOps(spec: HeaderModifier): HeaderOps {
-  const record = (list: HeaderModifier['set']) =>
-    Object.fromEntries((list ?? []).map((each) => [each.name, each.value]))
-  return { set: record(spec.set), add: record(spec.add), remove: spec.remove ?? [] }
-}
-
-function readRedirect(spec: NonNullable<RouteFilter['requestRedirect']>): Redirect {
-  return {
-    status: spec.statusCode ?? 302,
-    ...(spec.scheme ? { scheme: spec.scheme } : {}),
-    ...(spec.hostname ? { authority: spec.hostname } : {}),
-    ...(spec.port === undefined ? {} : { port: spec.port }),
-    ...(spec.path?.replaceFullPath === undefined ? {} : { path: spec.path.replaceFullPath }),
-    ...(spec.path?.replacePrefixMatch === undefined ? {} : { prefixPath: spec.path.replacePrefixMatch }),
-  }
-}
-
-function readRewrite(spec: NonNullable<RouteFilter['urlRewrite']>): Rewrite {
-  return {
-    ...(spec.hostname ? { authority: spec.hostname } : {}),
-    ...(spec.path?.replaceFullPath === undefined ? {} : { fullPath: spec.path.replaceFullPath }),
-    ...(spec.path?.replacePrefixMatch === undefined ? {} : { prefixPath: spec.path.replacePrefixMatch }),
-  }
-}
-
-/** Without `retry` the mesh's default holds; timeouts.backendRequest limits each attempt. */
-function readRetry(rule: HttpRouteRule): RetryPolicy | undefined {
-  const perTry = rule.timeouts?.backendRequest
-  if (!rule.retry && !perTry) return undefined
-  const codes = rule.retry?.codes ?? []
-  return {
-    attempts: rule.retry?.attempts ?? DEFAULT_ATTEMPTS,
-    ...(perTry ? { perTryTimeoutMs: perTry } : {}),
-    retryOn: codes.length > 0 ? [...DEFAULT_RETRY_ON, 'retriable-status-codes'] : DEFAULT_RETRY_ON,
-    statusCodes: codes,
-    backoffMs: rule.retry?.backoff || DEFAULT_BACKOFF_MS,
-    ignorePreviousHosts: true,
-  }
 }

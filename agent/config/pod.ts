@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { canonicalIp } from '../base/ip.ts'
 import { defineKind, type FieldPath, type Report, type Resource } from './resource.ts'
-import { labels, object, port } from './schema.ts'
+import { labels, port } from './schema.ts'
 
 const container = z.looseObject({
   name: z.string().min(1),

@@ -146,7 +146,7 @@ function reportShadowed(context: Context): void {
   const seen = new Map<string, Resource>()
   for (const one of context.of(peerAuthentication)) {
     const labels = one.body.spec.selector?.matchLabels ?? {}
-    const key = `${one.metadata.namespace}/${JSON.stringify(Object.entries(labels).sort())}`
+    const key = `${one.metadata.namespace}/${JSON.stringify(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)))}`
     const first = seen.get(key)
     if (!first) seen.set(key, one)
     else {

@@ -148,7 +148,7 @@ function balancing(
   const annotation = 'networking.istio.io/traffic-distribution'
   const wanted =
     spec.trafficDistribution ?? resource.metadata.annotations[annotation] ?? namespaceAnnotations[annotation]
-  switch (wanted) {
+  switch (wanted ?? '') {
     case 'PreferClose':
     case 'PreferSameZone':
       return { routingPreference: ['NETWORK', 'REGION', 'ZONE'], loadBalancing: 'FAILOVER' }

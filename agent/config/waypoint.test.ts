@@ -44,7 +44,7 @@ describe('the objects of a waypoint', () => {
 
   it('are recognised as the waypoint when they come back from the cluster', () => {
     const [, service, deployment] = waypointResources(gateway())
-    const template = (deployment?.spec as { template: { metadata: { labels: Record<string, string> } } }).template
+    const { template } = (deployment?.spec ?? {}) as { template: { metadata: { labels: Record<string, string> } } }
     const pod = {
       apiVersion: 'v1',
       kind: 'Pod',

@@ -21,6 +21,7 @@ import { retriesStatus, retryDelay, type AttemptFailure, type CompiledRetry } fr
 import type { FilterChain } from './filter/filter.ts'
 import { overflow, replies, upstreamReset, type LocalReply, type UpstreamReset } from './reply.ts'
 import type { Run } from './run.ts'
+import { isGranted, toClient, toUpstream } from './upgrade.ts'
 import type { Cluster } from './upstream/cluster.ts'
 import type { Host, Waiting } from './upstream/host.ts'
 
@@ -48,6 +49,10 @@ export interface ForwardPlan {
   readonly responseHeaders: readonly CompiledHeaderOps[]
 }
 
+/** An upgrade over HTTP/2 waits this long, this often, for the app's SETTINGS. */
+const SETTINGS_WAIT_MS = 20
+const SETTINGS_WAITS = 25
+
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 
 export class Forwarding implements Waiting {
@@ -66,9 +71,12 @@ export class Forwarding implements Waiting {
   #bodyLost = false
   #requestTrailers: Headers = []
   #responded = false
+  /** The upstream granted an upgrade: raw bytes flow both ways. */
+  #upgraded = false
   #answeredWhole = false
   #finished = false
   #raced = false
+  #settingsWaits = 0
   #retrying = false
   #routeTimer: Timer | undefined
   #tryTimer: Timer | undefined
@@ -93,6 +101,12 @@ export class Forwarding implements Waiting {
   data(bytes: Uint8Array, start: number, end: number): void {
     if (this.#finished) return
     const { exchange } = this.run
+    if (this.run.head.protocol && !this.#upgraded) {
+      // Nothing may be sent before the upgrade is granted; what was sent all the same waits, bounded by the client's window.
+      this.#body.push(Buffer.from(bytes.subarray(start, end)))
+      exchange.pause()
+      return
+    }
     const mayRepeat = !this.#bodyLost && !this.#responded && this.plan.retry.attempts > 0 && !this.run.head.protocol
     if (mayRepeat || !this.#upstream) {
       if (this.#bodyBytes + (end - start) > RETRY_BUFFER && this.#upstream) {
@@ -113,7 +127,7 @@ export class Forwarding implements Waiting {
     if (this.#finished) return
     this.#requestTrailers = trailers
     this.#received()
-    this.#upstream?.end(trailers)
+    if (!this.run.head.protocol || this.#upgraded) this.#upstream?.end(trailers)
     if (this.#answeredWhole) this.#finish()
   }
 
@@ -147,10 +161,18 @@ export class Forwarding implements Waiting {
       return
     }
     setHeader(run.head.headers, 'x-envoy-attempt-count', String(run.attempts))
-    const whole = run.requestEnded && this.#requestTrailers.length === 0 && this.#bodyBytes === 0
+    const whole = run.requestEnded && this.#requestTrailers.length === 0 && this.#bodyBytes === 0 && !run.head.protocol
     run.upstreamSentAt = this.#options.clock.monotonic()
     // The codec may keep the list: a later attempt changes its own copy.
     const head = { ...run.head, headers: [...run.head.headers] }
+    const upgrade = head.protocol !== ''
+    if (upgrade) {
+      if (this.version === 2 && !speaksExtendedConnect(session)) {
+        this.#awaitSettings(host)
+        return
+      }
+      toUpstream(head, this.version)
+    }
     let upstream: ClientExchange
     try {
       upstream = session.request(head, whole, events, this)
@@ -163,7 +185,7 @@ export class Forwarding implements Waiting {
       return
     }
     this.#upstream = upstream
-    if (!whole) {
+    if (!whole && !upgrade) {
       for (const chunk of this.#body) upstream.write(chunk)
       if (this.#bodyBytes > RETRY_BUFFER || this.plan.retry.attempts === 0) {
         this.#bodyLost = this.#bodyBytes > 0
@@ -207,7 +229,12 @@ export class Forwarding implements Waiting {
     const limited = header(head.headers, 'x-envoy-ratelimited') !== undefined
     if (retriesStatus(plan.retry, head.status, grpcStatus, limited) && this.#retry('status')) return
     this.#responded = true
+    const early = this.#body
     this.#body = []
+    if (run.head.protocol && isGranted(head, this.version)) {
+      this.#upgraded = true
+      toClient(head, this.version, run.exchange.version, run.head.headers)
+    }
     if (grpcStatus >= 0) run.grpcStatus = grpcStatus
     for (const ops of plan.responseHeaders) applyHeaderOps(head.headers, ops)
     for (const filter of this.#options.chain.response) filter.onResponse?.(run, head)
@@ -220,6 +247,11 @@ export class Forwarding implements Waiting {
       this.#responded = false
       this.#fail({ status: 502, body: '', flags: 'UPE', details: 'response_not_sendable' })
       return
+    }
+    if (this.#upgraded) {
+      for (const chunk of early) this.#upstream?.write(chunk)
+      if (run.requestEnded) this.#upstream?.end()
+      run.exchange.resume()
     }
     if (end) this.#answered()
   }
@@ -281,6 +313,22 @@ export class Forwarding implements Waiting {
     if (!refused) return
     this.#waiting = false
     this.#fail(refused === 'overflow' ? overflow('') : replies.noHealthyUpstream)
+  }
+
+  /** A fresh HTTP/2 session does not know yet whether the app takes extended CONNECT: its settings are on their way. */
+  #awaitSettings(host: Host): void {
+    this.plan.cluster.release(host)
+    this.#host = undefined
+    if (++this.#settingsWaits > SETTINGS_WAITS) {
+      this.#fail(replies.upgradeFailed)
+      return
+    }
+    this.run.attempts--
+    this.#tried.pop()
+    this.#backoff = this.#options.clock.after(SETTINGS_WAIT_MS, () => {
+      this.#backoff = undefined
+      if (!this.#finished) this.#attempt()
+    })
   }
 
   #received(): void {
@@ -361,7 +409,7 @@ export class Forwarding implements Waiting {
     if (this.#answeredWhole) return
     this.#answeredWhole = true
     const { run } = this
-    if (run.head.protocol && !run.requestEnded) return
+    if (this.#upgraded && !run.requestEnded) return
     const upstream = this.#upstream
     this.#finish()
     if (!run.requestEnded) upstream?.reset('cancel')
@@ -397,6 +445,10 @@ export class Forwarding implements Waiting {
     if (this.#retrying) this.plan.cluster.retries--
     this.#retrying = false
   }
+}
+
+function speaksExtendedConnect(session: ClientSession): boolean {
+  return 'extendedConnect' in session && session.extendedConnect === true
 }
 
 function resetName(error: ExchangeError): UpstreamReset {

@@ -53,7 +53,6 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
 
   // Made once the settings are known; what is applied before finds nothing to prune.
   let waypoint: Waypoint | undefined
-  let pruneDue = false
   const control = await connectControl({
     address: options.control,
     rootCertFile: options.rootCert,
@@ -72,14 +71,7 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
     log: log.child({ room: 'wire' }),
     clusterId: options.clusterId,
     ...(options.stateDir !== undefined && { lastGoodFile: join(options.stateDir, 'last-good.bin') }),
-    onChange: (change) => {
-      if (change.kind === 'Address') pruneDue = true
-    },
-    onApplied: () => {
-      if (!pruneDue) return
-      pruneDue = false
-      waypoint?.tunnels.prune()
-    },
+    onApplied: () => waypoint?.refresh(),
   })
   const identity = (): Identity => ({
     trustDomain: state.settings.trustDomain,

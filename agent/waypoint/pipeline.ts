@@ -6,6 +6,7 @@ import type { Logger } from '../base/log.ts'
 import { messageOf } from '../base/errors.ts'
 import {
   header,
+  setHeader,
   type ExchangeError,
   type Headers,
   type RequestHead,
@@ -30,6 +31,7 @@ import { Run } from './run.ts'
 import type { Tables } from './route/table.ts'
 import type { Cluster } from './upstream/cluster.ts'
 import type { Clusters } from './upstream/clusters.ts'
+import { normalizeUpgrade } from './upgrade.ts'
 
 export interface PipelineOptions {
   readonly state: MeshState
@@ -163,7 +165,11 @@ export class Pipeline implements ServerEvents, ForwardOptions {
     // Istio answers HTTP/1.0 with 426 unless told otherwise.
     if (exchange.version === 1 && exchange.minor === 0) return this.reply(run, replies.lowVersion)
     if (!head.authority) return this.reply(run, replies.missingHost)
-    if (head.protocol && head.protocol.toLowerCase() !== 'websocket') return this.reply(run, replies.upgradeFailed)
+    normalizeUpgrade(head)
+    // Istio lets WebSocket through and nothing else; a plain CONNECT would make the waypoint an open proxy.
+    if (head.method === 'CONNECT' || (head.protocol && head.protocol.toLowerCase() !== 'websocket')) {
+      return this.reply(run, replies.upgradeFailed)
+    }
     const path = normalizePath(head.path, this.#options.state.settings.pathNormalization)
     if (path === undefined) return this.reply(run, replies.badPath)
     head.path = path
@@ -272,7 +278,12 @@ export class Pipeline implements ServerEvents, ForwardOptions {
       run.cluster = `outbound|${port}|${destination.subset}|${service.hostname}`
       return this.reply(run, replies.noHealthyUpstream)
     }
-    if (matched.rewritePath) head.path = matched.rewritePath(head.path)
+    if (matched.rewritePath) {
+      const rewritten = matched.rewritePath(head.path)
+      // What the client asked for, as Envoy tells the app.
+      if (rewritten !== head.path) setHeader(head.headers, 'x-envoy-original-path', head.path)
+      head.path = rewritten
+    }
     if (matched.rule.rewrite?.authority !== undefined) head.authority = matched.rule.rewrite.authority
     const responseOps: CompiledHeaderOps[] = []
     for (const ops of [compiled.requestHeaders, chosen.requestHeaders]) {
@@ -308,10 +319,12 @@ export class Pipeline implements ServerEvents, ForwardOptions {
 
   /** HTTP version towards the app: by the port's protocol, an upgrade policy, or as the client speaks. */
   #version(run: Run, cluster: Cluster, service: Service | undefined, port: number): 1 | 2 {
-    if (run.head.protocol) return run.exchange.version
     const pool = cluster.policy.connectionPool
+    const declared = service?.ports.find((candidate) => candidate.port === port)?.protocol
+    // An app that is not known to speak HTTP/2 is asked for a WebSocket as all of them understand it.
+    if (run.head.protocol) return declared === 'grpc' || declared === 'http2' ? 2 : 1
     if (pool?.useClientProtocol) return run.exchange.version
-    switch (service?.ports.find((candidate) => candidate.port === port)?.protocol) {
+    switch (declared) {
       case 'grpc':
       case 'http2':
         return 2

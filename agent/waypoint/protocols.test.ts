@@ -281,6 +281,76 @@ describe('upgrades and informational responses', () => {
     expect((await world.log())[0]).toMatchObject({ response_code: 101 })
   })
 
+  it('passes a WebSocket of an HTTP/2 client to an HTTP/1.1 app, judged as the GET it is', async () => {
+    world.setService('http')
+    const server = createHttp()
+    let key = ''
+    server.on('upgrade', (request, socket) => {
+      key = `${request.method} ${request.url} ${String(request.headers['sec-websocket-key'])}`
+      socket.write(
+        'HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nhello',
+      )
+      socket.on('data', (chunk) => socket.write(chunk))
+      socket.on('end', () => socket.end())
+      socket.on('error', () => undefined)
+    })
+    await serve(server)
+    world.setPolicy({ rules: [{ clauses: [{ matches: [{ methods: [{ type: 'exact', value: 'GET' }] }] }] }] })
+    const session = await dialH2()
+    await new Promise((resolve) => session.once('remoteSettings', resolve))
+    expect(session.remoteSettings.enableConnectProtocol).toBe(true)
+    const stream = session.request(
+      { ':method': 'CONNECT', ':protocol': 'websocket', ':path': '/ws', ':scheme': 'http', ':authority': 'api' },
+      { endStream: false },
+    )
+    let text = ''
+    stream.on('data', (chunk: Buffer) => (text += chunk.toString()))
+    const head = await new Promise<Record<string, unknown>>((resolve) => stream.once('response', resolve))
+    expect(head[':status']).toBe(200)
+    expect(head['sec-websocket-accept']).toBeUndefined()
+    await world.until(() => text === 'hello')
+    stream.write('frame')
+    await world.until(() => text === 'helloframe')
+    expect(key).toMatch(/^GET \/ws [A-Za-z0-9+/]{22}==$/)
+    const closed = new Promise((resolve) => stream.once('close', resolve))
+    stream.end()
+    await closed
+    await world.until(() => world.waypoint.pipeline.active === 0)
+  })
+
+  it('passes a WebSocket of an HTTP/1.1 client to an HTTP/2 app', async () => {
+    world.setService('http2')
+    const server = createH2({ settings: { enableConnectProtocol: true } })
+    server.on('stream', (stream: ServerHttp2Stream, headers) => {
+      stream.on('error', () => undefined)
+      stream.respond({ ':status': 200 })
+      stream.write(`${String(headers[':protocol'])} ${String(headers[':path'])}`)
+      stream.on('data', (chunk: Buffer) => stream.write(chunk))
+      stream.on('end', () => stream.end())
+    })
+    await serve(server)
+    const socket = await dialRaw()
+    let text = ''
+    socket.on('data', (chunk) => (text += chunk.toString('latin1')))
+    socket.write(
+      'GET /ws HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n',
+    )
+    await world.until(() => text.endsWith('websocket /ws'))
+    // The answer to the key of RFC 6455 §1.3.
+    expect(text).toContain('sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n')
+    socket.write('ping')
+    await world.until(() => text.endsWith('websocket /wsping'))
+  })
+
+  it('refuses a plain CONNECT', async () => {
+    world.setService('http')
+    await serve(app(echo('x')))
+    const socket = await dialRaw()
+    socket.write('CONNECT other:80 HTTP/1.1\r\nHost: other:80\r\n\r\n')
+    const answer = await new Promise<string>((resolve) => socket.once('data', (chunk) => resolve(chunk.toString())))
+    expect(answer).toMatch(/^HTTP\/1\.1 403 /)
+  })
+
   it('passes on the refusal of an upgrade', async () => {
     world.setService('http')
     const server = createHttp((_request, response) => void response.writeHead(400).end('no'))
@@ -407,6 +477,21 @@ describe('opaque connections', () => {
     expect(await closes()).toBe(true)
     world.setPolicy({ rules: [{ clauses: [{ matches: [{ methods: [{ type: 'exact', value: 'GET' }] }] }] }] })
     expect(await closes()).toBe(true)
+  })
+
+  it('are cut when a policy that changed denies them', async () => {
+    world.setService('tcp')
+    await serve(banner())
+    const socket = await dialRaw()
+    await new Promise((resolve) => socket.once('data', resolve))
+    world.setPolicy({ rules: [] })
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    world.waypoint.refresh()
+    await closed
+    await world.until(() => world.waypoint.opaque === 0)
+    expect((await world.log())[0]).toMatchObject({
+      response_code_details: expect.stringContaining('rbac_access_denied'),
+    })
   })
 
   it('follow the TCP routes of the service', async () => {

@@ -1,6 +1,6 @@
 // What the waypoint does when things go wrong or get much: retries, limits, ejection, races, drain; and what it counts.
 import { Agent, request as httpRequest, type RequestListener, type Server } from 'node:http'
-import { createServer, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { RetryPolicy } from '../mesh/route.ts'
 import { app, call, echo, listenOn, type Answer } from './testing-apps.ts'
@@ -202,6 +202,19 @@ describe('limits', () => {
     expect((await second).status).toBe(200)
   })
 
+  it("do not let one client's idle connections starve another", async () => {
+    await serve(10)
+    world.setUpstream({ policy: { connectionPool: { maxConnections: 1 } } })
+    // Sessions are never shared between clients: each of the two needs the one connection that may be.
+    const [first, second] = [await world.dial(), await world.dial(VIP, 80, 'client', 3)]
+    for (let i = 0; i < 3; i++) {
+      expect((await call(first)).status).toBe(200)
+      expect((await call(second)).status).toBe(200)
+    }
+    await Promise.all([first, second, first, second].map(async (port) => expect((await call(port)).status).toBe(200)))
+    expect(cluster()?.connections).toBeLessThanOrEqual(1)
+  })
+
   it('close a connection after the requests it may carry', async () => {
     let connections = 0
     const server = app(echo('x'))
@@ -384,6 +397,38 @@ describe('drain', () => {
     await world.waypoint.drain(200)
     world.waypoint.close()
     expect(await pending).toBe('cut')
+  })
+})
+
+describe('clients that go away', () => {
+  it('at any byte of an exchange leave nothing behind', async () => {
+    let requests = 0
+    await serve(10, (request, response) => {
+      requests++
+      request.resume()
+      response.on('error', () => undefined)
+      setTimeout(() => response.end('x'.repeat(100)), 1)
+    })
+    const port = await world.dial()
+    const bytes = Buffer.from(
+      'POST /x HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n',
+    )
+    for (let at = 1; at <= bytes.length; at++) {
+      await new Promise<void>((resolve) => {
+        const socket = connect({ host: '127.0.0.1', port }, () => {
+          socket.write(bytes.subarray(0, at))
+          // Long enough for the bytes to arrive, not always for the answer.
+          setTimeout(() => (at % 2 === 0 ? socket.resetAndDestroy() : socket.destroy()), 1 + (at % 8))
+        })
+        socket.on('error', () => undefined)
+        socket.on('close', () => resolve())
+      })
+    }
+    expect(requests).toBeGreaterThan(0)
+    expect((await call(port)).status).toBe(200)
+    await world.until(() => world.waypoint.pipeline.active === 0)
+    await world.until(() => cluster()?.active === 0)
+    expect(cluster()?.pending).toBe(0)
   })
 })
 

@@ -199,14 +199,14 @@ export class World {
   }
 
   /** A local port that stands for a captured connection of `client` to `host:port`. */
-  async dial(host = VIP, port = 80, as = 'client'): Promise<number> {
+  async dial(host = VIP, port = 80, as = 'client', from = 1): Promise<number> {
     const pool = new TunnelPool<{ key: string }>({
       clock: systemClock,
       open: (_target, handler) =>
         nodeTransport.connect({
           host: this.address(2),
           port: 15008,
-          source: this.address(1),
+          source: this.address(from),
           tls: clientTls(this.#certificates, identity(as), [formatIdentity(identity('waypoint'))]),
           handler,
         }),

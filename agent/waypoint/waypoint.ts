@@ -17,7 +17,7 @@ import { headerFilter } from './filter/headers.ts'
 import { observeFilter, observeOpaque } from './filter/observe.ts'
 import { hboneServer } from './listen/hbone.ts'
 import { downstreamOf, innerServer } from './listen/inner.ts'
-import { opaqueServer } from './listen/opaque.ts'
+import { opaqueServer, type OpaqueServer } from './listen/opaque.ts'
 import { Pipeline } from './pipeline.ts'
 import { Tables } from './route/table.ts'
 import { serverTls } from './tls.ts'
@@ -52,6 +52,7 @@ export class Waypoint {
   readonly #outer: Http2Server
   readonly #http1: Http1Server
   readonly #http2: Http2Server
+  readonly #opaque: OpaqueServer
   readonly #listeners: Listener[] = []
 
   constructor(parts: WaypointParts) {
@@ -98,25 +99,27 @@ export class Waypoint {
       },
     )
     this.#http2 = http2Server(this.pipeline, { clock, extendedConnect: true })
+    const opaque = opaqueServer({
+      state,
+      tables,
+      clusters,
+      tunnels,
+      clock,
+      random,
+      onStart: () => {
+        this.opaque++
+      },
+      onDone: (record) => {
+        this.opaque--
+        observeOpaque(tcpMetrics, access, record)
+      },
+    })
+    this.#opaque = opaque
     const inner = innerServer({
       http1: this.#http1,
       http2: this.#http2,
       clock,
-      opaque: opaqueServer({
-        state,
-        tables,
-        clusters,
-        tunnels,
-        clock,
-        random,
-        onStart: () => {
-          this.opaque++
-        },
-        onDone: (record) => {
-          this.opaque--
-          observeOpaque(tcpMetrics, access, record)
-        },
-      }),
+      opaque: (connection, downstream) => opaque.take(connection, downstream),
     })
     const refused = metrics.counter({
       name: 'ambit_waypoint_tunnels_refused_total',
@@ -144,6 +147,12 @@ export class Waypoint {
     return listener
   }
 
+  /** Called when the mesh state changed: what is open and no longer right is cut. Requests are judged one by one anyway. */
+  refresh(): void {
+    this.tunnels.prune()
+    this.#opaque.refresh()
+  }
+
   /** Takes nothing new, lets requests and opaque connections in flight end, for `ms` at most. */
   async drain(ms: number): Promise<void> {
     const { clock } = this.#parts
@@ -159,6 +168,7 @@ export class Waypoint {
 
   /** Cuts what is left. */
   close(): void {
+    this.#opaque.stop()
     this.#outer.close()
     this.clusters.drain()
     this.tunnels.pool.close()

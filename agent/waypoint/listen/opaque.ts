@@ -1,9 +1,10 @@
 // Opaque connections through the waypoint: routed by the TCP rules of the service, judged by what can be judged without a
 // request (fail closed), relayed to one endpoint. Must not live here: HTTP, detection (inner.ts).
-import type { Clock } from '../../base/clock.ts'
+import type { Clock, Timer } from '../../base/clock.ts'
+import { AmbitError } from '../../base/errors.ts'
 import type { Connection, ConnectionHandler } from '../../io/connection.ts'
 import { Relay, type RelayObserver } from '../../io/relay.ts'
-import { authorizeRequest } from '../../mesh/authorize.ts'
+import { authorizeRequest, type Verdict } from '../../mesh/authorize.ts'
 import { emptyRequest } from '../../mesh/request.ts'
 import type { MeshState } from '../../mesh/state.ts'
 import { compileWeights, pickWeighted } from '../../mesh/weighted.ts'
@@ -43,6 +44,9 @@ export interface OpaqueOptions {
 
 interface Flow {
   readonly downstream: Downstream
+  /** As the last sweep saw it, and when that had changed. */
+  bytes: number
+  movedAt: number
   readonly startedAt: number
   readonly startedTime: number
   cluster: Cluster | undefined
@@ -70,11 +74,59 @@ class Refused implements ConnectionHandler {
   }
 }
 
-/** Makes `opaque` of inner.ts. */
-export function opaqueServer(
-  options: OpaqueOptions,
-): (connection: Connection, downstream: Downstream) => ConnectionHandler {
+/** How often idle connections are looked for. */
+const SWEEP_MS = 30_000
+const DEFAULT_IDLE_TIMEOUT_MS = 3_600_000
+
+export interface OpaqueServer {
+  /** The `opaque` of inner.ts. */
+  take(connection: Connection, downstream: Downstream): ConnectionHandler
+  /** Judges the connections that are open again, after policies or endpoints changed; those now denied are cut. */
+  refresh(): void
+  stop(): void
+}
+
+export function opaqueServer(options: OpaqueOptions): OpaqueServer {
   const { state, tables, clusters, tunnels, clock, random } = options
+
+  const relays = new Set<Relay>()
+  let timer: Timer | undefined
+
+  const sweep = (): void => {
+    timer = undefined
+    const now = clock.monotonic()
+    for (const relay of relays) {
+      const flow = relay.slot as Flow
+      const bytes = relay.firstBytes + relay.secondBytes
+      if (bytes !== flow.bytes) {
+        flow.bytes = bytes
+        flow.movedAt = now
+        continue
+      }
+      // 0 switches it off (DestinationRule tcp.idleTimeout).
+      const limit = flow.cluster?.policy.connectionPool?.tcpIdleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS
+      if (limit === 0 || now - flow.movedAt < limit) continue
+      flow.details = 'idle_timeout'
+      relay.abort('timeout', new AmbitError('WAYPOINT_IDLE', `No byte moved for ${limit} ms.`))
+    }
+    if (relays.size > 0) timer = clock.after(SWEEP_MS, sweep, true)
+  }
+
+  const verdictOf = (flow: Flow, host: Host): Verdict => {
+    const { downstream } = flow
+    const attributes = emptyRequest()
+    attributes.sourceAddress = downstream.client.address
+    attributes.remoteAddress = downstream.client.address
+    attributes.identity = downstream.identity
+    attributes.destinationAddress = downstream.address
+    attributes.destinationPort = downstream.port
+    return authorizeRequest(tableOf(downstream).forConnection(host.candidate.workload), attributes)
+  }
+
+  const tableOf = (downstream: Downstream): ServiceTable =>
+    downstream.service
+      ? tables.forService(downstream.service, clientNamespace(downstream))
+      : tables.forWorkload(downstream.workload as Workload)
 
   const done = (flow: Flow, received: number, sent: number): void => {
     const candidate = flow.host?.candidate
@@ -95,9 +147,10 @@ export function opaqueServer(
   const observer: RelayObserver = {
     onDone(relay, error) {
       const flow = relay.slot as Flow
+      relays.delete(relay)
       if (flow.cluster && flow.host) {
         flow.cluster.releaseConnection(flow.host)
-        if (error && relay.secondBytes === 0 && flow.flags === '-') {
+        if (error && relay.secondBytes === 0 && flow.flags === '-' && flow.details === '') {
           flow.flags = 'UF'
           flow.details = error.message
           flow.cluster.reportFailure(flow.host, 'connect')
@@ -107,10 +160,13 @@ export function opaqueServer(
     },
   }
 
-  return (connection, downstream) => {
+  const take = (connection: Connection, downstream: Downstream): ConnectionHandler => {
+    const now = clock.monotonic()
     const flow: Flow = {
       downstream,
-      startedAt: clock.monotonic(),
+      bytes: -1,
+      movedAt: now,
+      startedAt: now,
       startedTime: clock.now(),
       cluster: undefined,
       host: undefined,
@@ -124,33 +180,46 @@ export function opaqueServer(
       connection.abort('denied')
       return new Refused(() => done(flow, 0, 0))
     }
-    const table = downstream.service
-      ? tables.forService(downstream.service, clientNamespace(downstream))
-      : tables.forWorkload(downstream.workload as Workload)
-    const cluster = route(table, downstream)
+    const cluster = route(tableOf(downstream), downstream)
     if (typeof cluster === 'string')
       return refuse(cluster, cluster === 'NR' ? 'route_not_found' : 'no_healthy_upstream')
     flow.cluster = cluster
     const host = cluster.acquireConnection()
     if (typeof host === 'string') return refuse(host === 'overflow' ? 'UO' : 'UH', host)
-    const attributes = emptyRequest()
-    attributes.sourceAddress = downstream.client.address
-    attributes.identity = downstream.identity
-    attributes.destinationAddress = downstream.address
-    attributes.destinationPort = downstream.port
-    const verdict = authorizeRequest(table.forConnection(host.candidate.workload), attributes)
+    const verdict = verdictOf(flow, host)
     if (!verdict.allowed) {
       cluster.releaseConnection(host)
       return refuse('-', verdict.details)
     }
     flow.host = host
     const relay = new Relay(observer, flow)
+    relays.add(relay)
+    timer ??= clock.after(SWEEP_MS, sweep, true)
     relay.attach(connection)
     const timeout = cluster.policy.connectionPool?.connectTimeoutMs ?? CONNECT_TIMEOUT_MS
     relay.expect(
       tunnels.connect(host.candidate, downstream.client, downstream.source, timeout, relay.second, undefined),
     )
     return relay.first
+  }
+
+  return {
+    take,
+    refresh() {
+      for (const relay of [...relays]) {
+        const flow = relay.slot as Flow
+        if (!flow.host) continue
+        const verdict = verdictOf(flow, flow.host)
+        if (verdict.allowed) continue
+        flow.details = verdict.details
+        relay.abort('denied', new AmbitError('WAYPOINT_DENIED', 'A policy that changed denies the connection.'))
+      }
+    },
+    stop() {
+      timer?.cancel()
+      for (const relay of [...relays])
+        relay.abort('shutdown', new AmbitError('WAYPOINT_STOPPED', 'The waypoint stops.'))
+    },
   }
 
   function route(table: ServiceTable, downstream: Downstream): Cluster | 'NR' | 'UH' {

@@ -41,6 +41,9 @@ export interface ContainerSpec {
   readonly workingDirectory: string
   /** `uid:gid`; root when absent. */
   readonly user?: { readonly uid: number; readonly gid: number }
+  /** Capabilities left to it, of the default set; all of them when absent. */
+  readonly capabilities?: readonly string[]
+  /** Sources are canonical paths. */
   readonly binds: readonly Bind[]
   readonly resolvConf: string
   readonly hosts: string
@@ -51,8 +54,11 @@ const ENTER = fileURLToPath(new URL('enter-pod.sh', import.meta.url))
 /** Joins the cgroup, then becomes the rest of the command line. */
 const JOIN = 'echo 0 >"$1/cgroup.procs" && shift && exec "$@"'
 
+export type Confinement = Pick<ContainerSpec, 'command' | 'environment' | 'user' | 'workingDirectory' | 'capabilities'>
+
 /** The part of a command line that drops privileges, sets the environment and starts the command. */
-export function confine(spec: Pick<ContainerSpec, 'command' | 'environment' | 'user' | 'workingDirectory'>): string[] {
+export function confine(spec: Confinement): string[] {
+  const kept = CONTAINER_CAPABILITIES.filter((name) => spec.capabilities?.includes(name) ?? true)
   const user = spec.user
     ? [`--reuid=${spec.user.uid}`, `--regid=${spec.user.gid}`, '--clear-groups']
     : ['--clear-groups']
@@ -60,7 +66,7 @@ export function confine(spec: Pick<ContainerSpec, 'command' | 'environment' | 'u
     'setpriv',
     ...user,
     '--inh-caps=-all',
-    `--bounding-set=-all,${CONTAINER_CAPABILITIES.map((name) => `+${name}`).join(',')}`,
+    `--bounding-set=${['-all', ...kept.map((name) => `+${name}`)].join(',')}`,
     '--no-new-privs',
     '--',
     'env',
@@ -114,11 +120,7 @@ export function containerCommand(spec: ContainerSpec): string[] {
 }
 
 /** The command line that runs another command beside a container's first process, in the same cage. */
-export function execCommand(
-  pid: number,
-  cgroup: string,
-  spec: Pick<ContainerSpec, 'command' | 'environment' | 'user' | 'workingDirectory'>,
-): string[] {
+export function execCommand(pid: number, cgroup: string, spec: Confinement): string[] {
   return [
     'sh',
     '-c',

@@ -58,24 +58,25 @@ done
 rm -f "$v/etc/mtab"
 ln -s /proc/self/mounts "$v/etc/mtab"
 
-tab=$(printf '\t')
-while IFS="$tab" read -r mode from to; do
-	[ -n "$from" ] || continue
-	if [ -d "$from" ]; then
-		mkdir -p "$v$to"
-	else
-		mkdir -p "$(dirname "$v$to")"
-		[ -e "$v$to" ] || : >"$v$to"
-	fi
-	mount -n --bind "$from" "$v$to"
-	mount -n -o "remount,bind,$mode,nosuid,nodev" "$v$to"
-done <"$binds"
-
 hostname "$hostname"
 cd "$v"
 mkdir -p .machine
 pivot_root . .machine
 cd /
+# From inside, so that a target's symbolic links (/var/run) lead into this root; sources are canonical paths.
+tab=$(printf '\t')
+while IFS="$tab" read -r mode from to; do
+	[ -n "$from" ] || continue
+	if [ -d "/.machine$from" ]; then
+		mkdir -p "$to"
+	else
+		mkdir -p "$(dirname "$to")"
+		[ -e "$to" ] || : >"$to"
+	fi
+	mount -n --bind "/.machine$from" "$to"
+	mount -n -o "remount,bind,$mode,nosuid,nodev" "$to"
+done <"/.machine$binds"
+
 umount -n -l /.machine
 rmdir /.machine
 

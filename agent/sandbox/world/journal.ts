@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { killCgroup, removeCgroup } from './cgroup.ts'
 import { NETNS_ROOT, run } from './run.ts'
 
-export type Made = 'cgroup' | 'netns' | 'link' | 'pins' | 'netns-root'
+export type Made = 'cgroup' | 'netns' | 'link' | 'pins' | 'netns-root' | 'bpffs'
 
 interface Entry {
   readonly kind: Made
@@ -21,10 +21,11 @@ const OURS: Readonly<Record<Made, RegExp>> = {
   link: /^ambit\d+$/,
   pins: /^\/sys\/fs\/bpf\/ambit-\d+(\/.*)?$/,
   'netns-root': /^\/run\/netns$/,
+  bpffs: /^\/sys\/fs\/bpf$/,
 }
 
 /** The order of removal: processes first, then what they held. */
-const ORDER: readonly Made[] = ['cgroup', 'link', 'netns', 'pins', 'netns-root']
+const ORDER: readonly Made[] = ['cgroup', 'link', 'netns', 'pins', 'netns-root', 'bpffs']
 
 export class Journal {
   readonly #file: string
@@ -82,6 +83,10 @@ async function remove({ kind, name }: Entry): Promise<void> {
       return
     case 'pins':
       rmSync(name, { recursive: true, force: true })
+      return
+    case 'bpffs':
+      // Only when nobody else has come to use it.
+      await run('sh', ['-c', '[ -n "$(ls -A "$1")" ] || umount "$1"', 'sh', name])
       return
     case 'netns-root':
       // `ip netns add` made the folder a mount; when the last namespace is gone it goes too.

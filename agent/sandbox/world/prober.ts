@@ -1,12 +1,10 @@
-// Readiness probes, made from a node's network namespace as a kubelet makes them (its source address is the node's). A
-// program of its own per node, since a process is in one network namespace: requests come as JSON lines on standard input,
-// verdicts go out the same way, the end of input is its end. Must not live here: when to probe (supervise/readiness.ts).
+// One readiness probe. A program of its own, since a process is in one network namespace: for a pod outside the mesh it
+// runs in the node's, as a kubelet does; for a captured one in the pod's own, over loopback, because plaintext from the
+// node is judged like anybody's. Must not live here: when to probe (pod-runner.ts).
 import { request } from 'node:http'
 import { connect } from 'node:net'
-import { createInterface } from 'node:readline'
 
 export interface ProbeRequest {
-  readonly id: number
   readonly kind: 'http' | 'tcp'
   readonly host: string
   readonly port: number
@@ -16,7 +14,6 @@ export interface ProbeRequest {
 }
 
 export interface ProbeVerdict {
-  readonly id: number
   readonly ok: boolean
   readonly message: string
 }
@@ -24,7 +21,7 @@ export interface ProbeVerdict {
 /** One probe. HTTP succeeds with a status from 200 to 399, as kubelet's does. */
 export function probe(ask: ProbeRequest): Promise<ProbeVerdict> {
   return new Promise((resolve) => {
-    const done = (ok: boolean, message: string): void => resolve({ id: ask.id, ok, message })
+    const done = (ok: boolean, message: string): void => resolve({ ok, message })
     if (ask.kind === 'tcp') {
       const socket = connect({ host: ask.host, port: ask.port, timeout: ask.timeoutMs }, () => {
         socket.destroy()
@@ -55,13 +52,4 @@ export function probe(ask: ProbeRequest): Promise<ProbeVerdict> {
     outgoing.on('error', (error) => done(false, error.message))
     outgoing.end()
   })
-}
-
-/** Serves probes until standard input ends. Resolves with the exit code. */
-export async function serveProbes(): Promise<number> {
-  for await (const line of createInterface({ input: process.stdin })) {
-    if (line === '') continue
-    void probe(JSON.parse(line) as ProbeRequest).then((verdict) => process.stdout.write(`${JSON.stringify(verdict)}\n`))
-  }
-  return 0
 }

@@ -1,0 +1,228 @@
+// The programs of the mesh and the sandbox's own DNS: their flags, where they run, when they are ready. Must not live
+// here: keeping them alive (keeper.ts), pods (pod-runner.ts).
+import { spawn, type ChildProcess } from 'node:child_process'
+import { openSync, closeSync, existsSync } from 'node:fs'
+import { request } from 'node:http'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { AmbitError } from '../base/errors.ts'
+import { Keeper, type KeeperOptions } from './keeper.ts'
+import type { Layout, NodeLayout } from './layout.ts'
+import { makeCgroup } from './world/cgroup.ts'
+import { programCommand } from './world/container.ts'
+import type { Records } from './world/dns.ts'
+
+export const CONTROL_PORT = 15012
+const METRICS_PORT = 15020
+const READY_PORT = 15021
+
+/** Where things are inside a sandbox's folder. */
+export interface Paths {
+  readonly logs: string
+  readonly objects: string
+  readonly controlState: string
+  readonly rootCert: string
+  readonly controlAdmin: string
+  readonly tokenKeys: string
+  readonly socket: string
+  node(name: string): { socket: string; admin: string; state: string; token: string }
+}
+
+export function pathsOf(home: string): Paths {
+  return {
+    logs: join(home, 'logs'),
+    objects: join(home, 'objects'),
+    controlState: join(home, 'control'),
+    rootCert: join(home, 'control', 'root-cert.pem'),
+    controlAdmin: join(home, 'control-admin.sock'),
+    tokenKeys: join(home, 'token-keys.json'),
+    socket: join(home, 'sandbox.sock'),
+    node: (name) => ({
+      socket: join(home, 'nodes', name, 'agent.sock'),
+      admin: join(home, 'nodes', name, 'admin.sock'),
+      state: join(home, 'nodes', name, 'state'),
+      token: join(home, 'nodes', name, 'token'),
+    }),
+  }
+}
+
+/** `host:port` of control on the fabric. */
+export function controlAddress(layout: Layout): string {
+  return `${layout.fabricAddress4}:${CONTROL_PORT}`
+}
+
+export function metricsUrl(node: NodeLayout): string {
+  return `http://${node.address4}:${METRICS_PORT}/metrics`
+}
+
+type Ends = Pick<KeeperOptions, 'onEnded' | 'onStarted'>
+
+export function controlKeeper(layout: Layout, ambit: string, configDirs: readonly string[], ends: Ends): Keeper {
+  const paths = pathsOf(layout.home)
+  const cgroup = join(layout.cgroup, 'fabric', 'control')
+  makeCgroup(cgroup)
+  return new Keeper({
+    name: 'control',
+    logFile: join(paths.logs, 'control.log'),
+    restart: 'Always',
+    forks: false,
+    command: () =>
+      programCommand(layout.fabricNetns, cgroup, [
+        ambit,
+        'control',
+        ...configDirs.flatMap((dir) => ['--config-dir', dir]),
+        '--listen',
+        controlAddress(layout),
+        '--state-dir',
+        paths.controlState,
+        '--token-keys',
+        paths.tokenKeys,
+        '--admin',
+        `unix:${paths.controlAdmin}`,
+        '--metrics',
+        `${layout.fabricAddress4}:${METRICS_PORT}`,
+      ]),
+    ...ends,
+  })
+}
+
+export function agentKeeper(layout: Layout, node: NodeLayout, ambit: string, ends: Ends): Keeper {
+  const paths = pathsOf(layout.home)
+  const own = paths.node(node.name)
+  const cgroup = join(node.cgroup, 'agent')
+  makeCgroup(cgroup)
+  return new Keeper({
+    name: `agent-${node.name}`,
+    logFile: join(paths.logs, `agent-${node.name}.log`),
+    restart: 'Always',
+    forks: false,
+    command: () =>
+      programCommand(node.netns, cgroup, [
+        ambit,
+        'agent',
+        '--node',
+        node.name,
+        '--control',
+        controlAddress(layout),
+        '--root-cert',
+        paths.rootCert,
+        '--token-file',
+        own.token,
+        '--cgroup',
+        node.cgroup,
+        '--pin-root',
+        `${node.pinRoot}/v1`,
+        '--socket',
+        own.socket,
+        '--state-dir',
+        own.state,
+        '--metrics',
+        `${node.address4}:${METRICS_PORT}`,
+        '--ready',
+        `${node.address4}:${READY_PORT}`,
+        '--admin',
+        `unix:${own.admin}`,
+      ]),
+    ...ends,
+  })
+}
+
+/** Asks until `check` holds; throws SANDBOX_NOT_READY naming what is missing and where its log is. */
+export async function waitFor(
+  what: string,
+  logFile: string,
+  check: () => Promise<boolean>,
+  timeoutMs: number,
+  stopped: () => boolean,
+): Promise<void> {
+  const end = performance.now() + timeoutMs
+  while (!stopped()) {
+    if (await check()) return
+    if (performance.now() > end)
+      throw new AmbitError('SANDBOX_NOT_READY', `${what} is not ready after ${Math.round(timeoutMs / 1000)} s`, {
+        hint: `Its log: ${logFile}`,
+      })
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+/** Control is ready when it has written the root certificate and takes connections. */
+export async function isControlReady(layout: Layout): Promise<boolean> {
+  if (!existsSync(pathsOf(layout.home).rootCert)) return false
+  return new Promise((resolve) => {
+    const socket = connect({ host: layout.fabricAddress4, port: CONTROL_PORT, timeout: 1000 }, () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.on('error', () => resolve(false))
+    socket.on('timeout', () => {
+      socket.destroy()
+      resolve(false)
+    })
+  })
+}
+
+/** An agent is ready when its own readiness says so. */
+export function isAgentReady(node: NodeLayout): Promise<boolean> {
+  return new Promise((resolve) => {
+    const outgoing = request(
+      { host: node.address4, port: READY_PORT, path: '/healthz/ready', agent: false, timeout: 1000 },
+      (response) => {
+        response.resume()
+        resolve(response.statusCode === 200)
+      },
+    )
+    outgoing.on('timeout', () => outgoing.destroy())
+    outgoing.on('error', () => resolve(false))
+    outgoing.end()
+  })
+}
+
+/** Cluster DNS, fed through its standard input; it ends with the sandbox's process, however that ends. */
+export class DnsProgram {
+  readonly #layout: Layout
+  readonly #ambit: string
+  #child: ChildProcess | undefined
+  #records: string
+  #stopped = false
+
+  constructor(layout: Layout, ambit: string, records: Records) {
+    this.#layout = layout
+    this.#ambit = ambit
+    this.#records = JSON.stringify(records)
+  }
+
+  start(): void {
+    const cgroup = join(this.#layout.cgroup, 'fabric', 'dns')
+    makeCgroup(cgroup)
+    const [command, ...args] = programCommand(this.#layout.fabricNetns, cgroup, [
+      this.#ambit,
+      'sandbox',
+      'dns',
+      this.#layout.dnsAddress4,
+    ])
+    const log = openSync(join(pathsOf(this.#layout.home).logs, 'dns.log'), 'a', 0o600)
+    const child = spawn(command!, args, { stdio: ['pipe', log, log], detached: true })
+    closeSync(log)
+    child.stdin?.on('error', () => undefined)
+    child.stdin?.write(`${this.#records}\n`)
+    child.once('exit', () => {
+      if (this.#child === child) this.#child = undefined
+      if (!this.#stopped) setTimeout(() => this.start(), 500)
+    })
+    child.once('error', () => undefined)
+    this.#child = child
+  }
+
+  update(records: Records): void {
+    const text = JSON.stringify(records)
+    if (text === this.#records) return
+    this.#records = text
+    this.#child?.stdin?.write(`${text}\n`)
+  }
+
+  stop(): void {
+    this.#stopped = true
+    this.#child?.stdin?.end()
+  }
+}

@@ -4,15 +4,23 @@ import type { Service } from '../mesh/service.ts'
 import type { MeshSettings } from '../mesh/settings.ts'
 import { selects } from '../mesh/applicable.ts'
 import { namespace } from './core-kinds.ts'
+import { LabelIndex } from './label-index.ts'
 import { EXEMPT_NAMESPACES, meshLabel } from './labels.ts'
 import { meshConfig, toSettings } from './mesh-config.ts'
+import { destinationRule } from './destination-rule.ts'
 import { deployment, pod } from './pod.ts'
-import { keyOf, problemOf, type Finding, type KindDefinition, type Resource } from './resource.ts'
+import { keyOf, problemOf, resourceKey, type Finding, type KindDefinition, type Resource } from './resource.ts'
 import type { Problem } from './problem.ts'
-import { serviceHost } from './service.ts'
+import { service, serviceHost } from './service.ts'
 import type { ResourceSet } from './store.ts'
 
 const NONE: Readonly<Record<string, string>> = {}
+const NO_NAMES: ReadonlySet<string> = new Set()
+
+interface DeclaredSubsets {
+  readonly exact: ReadonlyMap<string, ReadonlySet<string>>
+  readonly wild: readonly { readonly suffix: string; readonly names: readonly string[] }[]
+}
 
 export class Context {
   readonly settings: MeshSettings
@@ -20,12 +28,17 @@ export class Context {
   /** By host name; filled by translate.ts before routes and rules are read. */
   readonly services = new Map<string, Service>()
   readonly #byKind = new Map<string, Resource[]>()
+  readonly #keys = new Set<string>()
   readonly #namespaces = new Map<string, Resource>()
   /** Labels of everything that is or will be a pod, by namespace. */
-  readonly #podLabels = new Map<string, Readonly<Record<string, string>>[]>()
+  readonly #podLabels = new LabelIndex<true>()
+
+  #subsets: DeclaredSubsets | undefined
+  #selectors: Map<string, Readonly<Record<string, string>>> | undefined
 
   constructor(set: ResourceSet) {
     for (const resource of set.resources) {
+      this.#keys.add(resourceKey(resource))
       const key = `${resource.definition.group}/${resource.definition.kind}`
       const list = this.#byKind.get(key)
       if (list) list.push(resource)
@@ -39,9 +52,9 @@ export class Context {
     const configs = new Map(this.of(meshConfig).map((one) => [one.metadata.name, one.body]))
     const config = configs.get('default') ?? configs.get('ambit-system') ?? configs.get('istio-system')
     this.settings = toSettings(config, [...this.#namespaces.keys()].filter((name) => this.isEnrolled(name)).sort())
-    for (const one of this.of(pod)) this.#addLabels(one.metadata.namespace, one.metadata.labels)
+    for (const one of this.of(pod)) this.#podLabels.add(one.metadata.namespace, one.metadata.labels, true)
     for (const one of this.of(deployment))
-      this.#addLabels(one.metadata.namespace, one.body.spec.template.metadata?.labels ?? NONE)
+      this.#podLabels.add(one.metadata.namespace, one.body.spec.template.metadata?.labels ?? NONE, true)
   }
 
   /** Resources of a kind, oldest first. */
@@ -50,14 +63,15 @@ export class Context {
   }
 
   has(definition: Pick<KindDefinition, 'group' | 'kind'>, namespaceName: string, name: string): boolean {
-    const wanted = keyOf(definition, namespaceName, name)
-    return (this.#byKind.get(`${definition.group}/${definition.kind}`) ?? []).some(
-      (one) => keyOf(one.definition, one.metadata.namespace, one.metadata.name) === wanted,
-    )
+    return this.#keys.has(keyOf(definition, namespaceName, name))
   }
 
   report(resource: Resource, finding: Finding): void {
     this.problems.push(problemOf(resource, finding))
+  }
+
+  namespaceResource(name: string): Resource | undefined {
+    return this.#namespaces.get(name)
   }
 
   namespaceLabels(name: string): Readonly<Record<string, string>> {
@@ -100,9 +114,15 @@ export class Context {
 
   /** True if some pod, or pod to be, of the namespace (every one if undefined) has the labels. */
   someWorkload(labels: Readonly<Record<string, string>>, namespaceName: string | undefined): boolean {
-    const lists =
-      namespaceName === undefined ? [...this.#podLabels.values()] : [this.#podLabels.get(namespaceName) ?? []]
-    return lists.some((list) => list.some((has) => selects(labels, has)))
+    return this.#podLabels.some(namespaceName, labels)
+  }
+
+  /** Labels of a service's endpoints; empty without a selector. */
+  selectorOf(wanted: Service): Readonly<Record<string, string>> {
+    this.#selectors ??= new Map(
+      this.of(service).map((one) => [`${one.metadata.namespace}/${one.metadata.name}`, one.body.spec.selector ?? NONE]),
+    )
+    return this.#selectors.get(`${wanted.namespace}/${wanted.name}`) ?? NONE
   }
 
   /** Services whose host name the pattern (a host, `*.suffix` or `*`) matches. */
@@ -117,6 +137,27 @@ export class Context {
     )
   }
 
+  /** Names of the subsets that any DestinationRule declares for a host. */
+  subsetsOf(host: string): ReadonlySet<string> {
+    this.#subsets ??= this.#collectSubsets()
+    const { exact, wild } = this.#subsets
+    const found = exact.get(host) ?? NO_NAMES
+    const more = wild.filter((one) => host.endsWith(one.suffix))
+    return more.length === 0 ? found : new Set([...found, ...more.flatMap((one) => one.names)])
+  }
+
+  #collectSubsets(): DeclaredSubsets {
+    const exact = new Map<string, Set<string>>()
+    const wild: { suffix: string; names: string[] }[] = []
+    for (const rule of this.of(destinationRule)) {
+      const names = (rule.body.spec.subsets ?? []).map((one) => one.name)
+      const pattern = this.host(rule.body.spec.host, rule)
+      if (pattern.startsWith('*')) wild.push({ suffix: pattern.slice(1), names })
+      else exact.set(pattern, new Set([...(exact.get(pattern) ?? NO_NAMES), ...names]))
+    }
+    return { exact, wild }
+  }
+
   /** What to write instead of a host that is no service. */
   hostHint(host: string, resource: Resource): string {
     const [name] = host.split('.')
@@ -129,11 +170,5 @@ export class Context {
     return here.length > 0
       ? `Services of namespace ${resource.metadata.namespace}: ${here.slice(0, 10).join(', ')}.`
       : `There is no Service in namespace ${resource.metadata.namespace}.`
-  }
-
-  #addLabels(name: string, labels: Readonly<Record<string, string>>): void {
-    const list = this.#podLabels.get(name)
-    if (list) list.push(labels)
-    else this.#podLabels.set(name, [labels])
   }
 }

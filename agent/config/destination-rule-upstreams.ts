@@ -169,12 +169,12 @@ function reportSubsets(context: Context, rule: DestinationRule, services: readon
   if (!service || services.length > 1) return
   for (const [index, subset] of (rule.body.spec.subsets ?? []).entries()) {
     const labels = subset.labels ?? {}
-    if (context.someWorkload(labels, service.namespace)) continue
+    if (context.someWorkload({ ...context.selectorOf(service), ...labels }, service.namespace)) continue
     context.report(rule, {
       severity: 'warning',
       code: 'CONFIG_SELECTS_NOTHING',
       path: ['spec', 'subsets', index],
-      message: `The subset ${subset.name} of ${service.hostname} has no endpoint: no workload in namespace ${service.namespace} has the labels ${Object.entries(
+      message: `The subset ${subset.name} of ${service.hostname} has no endpoint: no workload of the service has the labels ${Object.entries(
         labels,
       )
         .map(([key, value]) => `${key}=${value}`)

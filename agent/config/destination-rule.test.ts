@@ -142,7 +142,7 @@ describe('a DestinationRule', () => {
     expect(
       of(RULE('r', 'host: a, subsets: [{name: v9, labels: {version: v9}}]')).problems.map(describeProblem),
     ).toEqual([
-      `f.yaml:10: DestinationRule shop/r: spec.subsets[0]: The subset v9 of ${HOST} has no endpoint: no workload in namespace shop has the labels version=v9. [CONFIG_SELECTS_NOTHING] Requests sent to it are answered 503. Check the labels.`,
+      `f.yaml:10: DestinationRule shop/r: spec.subsets[0]: The subset v9 of ${HOST} has no endpoint: no workload of the service has the labels version=v9. [CONFIG_SELECTS_NOTHING] Requests sent to it are answered 503. Check the labels.`,
     ])
   })
 

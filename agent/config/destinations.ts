@@ -1,6 +1,5 @@
 // Says what is wrong with a destination of a route: no such service, port or subset.
 import type { Context } from './context.ts'
-import { destinationRule } from './destination-rule.ts'
 import type { FieldPath, Resource } from './resource.ts'
 
 export interface WrittenDestination {
@@ -51,12 +50,7 @@ export function reportDestination(
     })
   }
   if (subset === '') return
-  const declared = new Set<string>()
-  for (const rule of context.of(destinationRule)) {
-    const pattern = context.host(rule.body.spec.host, rule)
-    if (pattern === full || (pattern.startsWith('*') && full.endsWith(pattern.slice(1))))
-      for (const one of rule.body.spec.subsets ?? []) declared.add(one.name)
-  }
+  const declared = context.subsetsOf(full)
   if (declared.has(subset)) return
   context.report(resource, {
     severity: 'error',

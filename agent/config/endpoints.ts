@@ -1,9 +1,9 @@
 // Which workloads stand behind a service and on which ports: from EndpointSlices where a service has some, else from its
 // selector over the pods. Must not live here: whether they are healthy (workloads.ts, mesh/pick-endpoint.ts).
 import { canonicalIp } from '../base/ip.ts'
-import { selects } from '../mesh/applicable.ts'
 import type { Context } from './context.ts'
 import { endpointSlice, type EndpointSliceBody } from './core-kinds.ts'
+import { LabelIndex } from './label-index.ts'
 import { hasEnded, namedPort, pod, podAddresses, type PodBody } from './pod.ts'
 import type { Resource } from './resource.ts'
 import { service, serviceHost, type ServiceBody } from './service.ts'
@@ -41,24 +41,18 @@ export function findEndpoints(context: Context): Endpoints {
     if (list) list.push(slice)
     else slices.set(key, [slice])
   }
-  const pods = new Map<string, Resource<PodBody>[]>()
-  for (const one of context.of(pod)) {
-    if (hasEnded(one)) continue
-    const list = pods.get(one.metadata.namespace)
-    if (list) list.push(one)
-    else pods.set(one.metadata.namespace, [one])
-  }
+  const pods = new LabelIndex<Resource<PodBody>>()
+  for (const one of context.of(pod)) if (!hasEnded(one)) pods.add(one.metadata.namespace, one.metadata.labels, one)
   for (const one of context.of(service)) {
     const { namespace, name } = one.metadata
     if (one.body.spec.type === 'ExternalName') continue
     const key = `${namespace}/${serviceHost(name, namespace, context.settings.clusterDomain)}`
     const own = slices.get(`${namespace}/${name}`)
-    if (own) fromSlices(one, key, own, pods.get(namespace) ?? [], ofPods, bare)
+    if (own) fromSlices(one, key, own, pods.find(namespace, {}), ofPods, bare)
     else {
       const wanted = one.body.spec.selector
       if (!wanted || Object.keys(wanted).length === 0) continue
-      for (const candidate of pods.get(namespace) ?? []) {
-        if (!selects(wanted, candidate.metadata.labels)) continue
+      for (const candidate of pods.find(namespace, wanted)) {
         add(ofPods, `${namespace}/${candidate.metadata.name}`, key, portsOf(one, candidate))
       }
     }

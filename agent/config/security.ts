@@ -1,15 +1,16 @@
 // The security resources together: policies whole, modes of mutual TLS as synthetic policies, denials for rejected
 // resources, and each workload's list of those that select it.
 // Must not live here: one kind's fields (authorization-policy*.ts, peer-authentication.ts), decisions (mesh/).
-import { selects } from '../mesh/applicable.ts'
 import { effectiveMode, syntheticPolicy, type PeerAuthentication } from '../mesh/peer-authentication.ts'
 import type { Policy } from '../mesh/policy.ts'
+import type { MeshSettings } from '../mesh/settings.ts'
 import type { Workload } from '../mesh/workload.ts'
 import { attachmentOfRejected, denyPolicy } from './attachment.ts'
 import { authorizationPolicy, type AuthorizationPolicyBody } from './authorization-policy.ts'
 import { toPolicy } from './authorization-policy-domain.ts'
 import type { Context } from './context.ts'
 import { gateway, gatewayClass, WAYPOINT_CLASSES } from './gateway.ts'
+import { LabelIndex } from './label-index.ts'
 import { peerAuthentication } from './peer-authentication.ts'
 import { sourceOf, type FieldPath, type Resource } from './resource.ts'
 import { service } from './service.ts'
@@ -59,25 +60,66 @@ export function toSecurity(context: Context, workloads: readonly Workload[], den
     }
   })
   reportShadowed(context)
-  const selecting = policies.filter((policy) => policy.scope === 'workload')
-  const synthetic = new Map<string, Policy>()
+  const lists = new PolicyLists(policies, modes, settings, workloads)
   const listed = workloads.map((workload) => {
-    const keys = selecting
-      .filter(
-        (policy) =>
-          (policy.namespace === workload.namespace || policy.namespace === settings.rootNamespace) &&
-          selects(policy.selector, workload.labels),
-      )
-      .map((policy) => `${policy.namespace}/${policy.name}`)
-    const strict = syntheticPolicy(effectiveMode(modes, settings, workload.namespace, workload.labels), settings)
-    if (strict) {
-      const key = `${strict.namespace}/${strict.name}`
-      synthetic.set(key, synthetic.get(key) ?? strict)
-      keys.push(key)
-    }
+    const keys = lists.of(workload)
     return keys.length > 0 ? { ...workload, authorizationPolicies: keys } : workload
   })
-  return { policies: [...policies, ...synthetic.values()], workloads: listed }
+  return { policies: [...policies, ...lists.synthetic.values()], workloads: listed }
+}
+
+/** Which policies a workload lists, with what can be answered once per namespace answered once. */
+class PolicyLists {
+  /** Policies that say a mode of mutual TLS, as far as some workload needs them. */
+  readonly synthetic = new Map<string, Policy>()
+  readonly #settings: MeshSettings
+  readonly #modes: readonly PeerAuthentication[]
+  readonly #selecting = new Map<Workload, string[]>()
+  /** Namespaces with PeerAuthentications for chosen workloads; in the others all workloads have one mode. */
+  readonly #varied: ReadonlySet<string>
+  readonly #strict = new Map<string, string | undefined>()
+
+  constructor(
+    policies: readonly Policy[],
+    modes: readonly PeerAuthentication[],
+    settings: MeshSettings,
+    workloads: readonly Workload[],
+  ) {
+    this.#settings = settings
+    this.#modes = modes
+    this.#varied = new Set(modes.filter((one) => Object.keys(one.selector).length > 0).map((one) => one.namespace))
+    const index = new LabelIndex<Workload>()
+    for (const workload of workloads) index.add(workload.namespace, workload.labels, workload)
+    for (const policy of policies) {
+      if (policy.scope !== 'workload') continue
+      const everywhere = policy.namespace === settings.rootNamespace
+      for (const workload of index.find(everywhere ? undefined : policy.namespace, policy.selector)) {
+        const list = this.#selecting.get(workload)
+        if (list) list.push(`${policy.namespace}/${policy.name}`)
+        else this.#selecting.set(workload, [`${policy.namespace}/${policy.name}`])
+      }
+    }
+  }
+
+  of(workload: Workload): readonly string[] {
+    const { namespace, labels } = workload
+    const keys = this.#selecting.get(workload) ?? []
+    const strict = this.#varied.has(namespace) ? this.#strictFor(namespace, labels) : this.#strictForAll(namespace)
+    return strict === undefined ? keys : [...keys, strict]
+  }
+
+  #strictForAll(namespace: string): string | undefined {
+    if (!this.#strict.has(namespace)) this.#strict.set(namespace, this.#strictFor(namespace, {}))
+    return this.#strict.get(namespace)
+  }
+
+  #strictFor(namespace: string, labels: Readonly<Record<string, string>>): string | undefined {
+    const policy = syntheticPolicy(effectiveMode(this.#modes, this.#settings, namespace, labels), this.#settings)
+    if (!policy) return undefined
+    const key = `${policy.namespace}/${policy.name}`
+    if (!this.synthetic.has(key)) this.synthetic.set(key, policy)
+    return key
+  }
 }
 
 function reportAttachment(context: Context, one: Resource<AuthorizationPolicyBody>, policy: Policy): void {

@@ -5,7 +5,6 @@ import type { GatewayRef } from '../mesh/workload.ts'
 import type { Context } from './context.ts'
 import { gateway, isWaypoint, toWaypoint } from './gateway.ts'
 import { gatewayName, meshLabel } from './labels.ts'
-import { namespace as namespaceKind } from './core-kinds.ts'
 import type { Resource } from './resource.ts'
 import { serviceHost } from './service.ts'
 import type { WaypointGateway } from './translation.ts'
@@ -75,7 +74,7 @@ export class WaypointUse {
   #ofNamespace(name: string) {
     const labels = this.#context.namespaceLabels(name)
     const label = meshLabel(labels, 'use-waypoint')
-    const holder = this.#context.of(namespaceKind).find((one) => one.metadata.name === name)
+    const holder = this.#context.namespaceResource(name)
     return label && holder ? { label, labels, holder } : undefined
   }
 

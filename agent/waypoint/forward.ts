@@ -7,7 +7,6 @@ import { messageOf } from '../base/errors.ts'
 import {
   header,
   setHeader,
-  type ClientEvents,
   type ClientExchange,
   type ClientSession,
   type ExchangeError,
@@ -18,8 +17,9 @@ import type { Endpoint } from '../io/connection.ts'
 import { applyHeaderOps, type CompiledHeaderOps } from '../mesh/header-ops.ts'
 import { grpcToHttpStatus } from '../mesh/outlier.ts'
 import { retriesStatus, retryDelay, type AttemptFailure, type CompiledRetry } from '../mesh/retry.ts'
+import { attemptEvents, resetName, speaksExtendedConnect, type AttemptOwner } from './attempt.ts'
 import type { FilterChain } from './filter/filter.ts'
-import { overflow, replies, upstreamReset, type LocalReply, type UpstreamReset } from './reply.ts'
+import { overflow, replies, upstreamReset, type LocalReply } from './reply.ts'
 import type { Run } from './run.ts'
 import { isGranted, toClient, toUpstream } from './upgrade.ts'
 import type { Cluster } from './upstream/cluster.ts'
@@ -55,7 +55,7 @@ const SETTINGS_WAITS = 25
 
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 
-export class Forwarding implements Waiting {
+export class Forwarding implements Waiting, AttemptOwner {
   readonly run: Run
   readonly client: Endpoint
   readonly version: 1 | 2
@@ -175,7 +175,7 @@ export class Forwarding implements Waiting {
     }
     let upstream: ClientExchange
     try {
-      upstream = session.request(head, whole, events, this)
+      upstream = session.request(head, whole, attemptEvents, this)
     } catch (error) {
       // Header operations of the route made something that cannot be sent: the codec wrote nothing.
       run.transportFailure = messageOf(error)
@@ -445,49 +445,4 @@ export class Forwarding implements Waiting {
     if (this.#retrying) this.plan.cluster.retries--
     this.#retrying = false
   }
-}
-
-function speaksExtendedConnect(session: ClientSession): boolean {
-  return 'extendedConnect' in session && session.extendedConnect === true
-}
-
-function resetName(error: ExchangeError): UpstreamReset {
-  switch (error.reason) {
-    case 'closed':
-      return 'connection termination'
-    case 'refused':
-      return 'remote refused stream reset'
-    case 'protocol':
-      return 'protocol error'
-    default:
-      return error.remote ? 'remote reset' : 'local reset'
-  }
-}
-
-/** One object for every upstream exchange: its `slot` is the Forwarding. */
-const events: ClientEvents = {
-  onInformational(exchange, head) {
-    const forwarding = exchange.slot as Forwarding
-    if (forwarding.owns(exchange)) forwarding.informational(head)
-  },
-  onResponse(exchange, head, end) {
-    const forwarding = exchange.slot as Forwarding
-    if (forwarding.owns(exchange)) forwarding.response(head, end)
-  },
-  onData(exchange, arena, start, end) {
-    const forwarding = exchange.slot as Forwarding
-    if (forwarding.owns(exchange)) forwarding.responseData(exchange, arena, start, end)
-  },
-  onEnd(exchange, trailers) {
-    const forwarding = exchange.slot as Forwarding
-    if (forwarding.owns(exchange)) forwarding.responseEnd(trailers)
-  },
-  onDrain(exchange) {
-    const forwarding = exchange.slot as Forwarding
-    if (forwarding.owns(exchange)) forwarding.upstreamDrained()
-  },
-  onClose(exchange, error) {
-    const forwarding = exchange.slot as Forwarding
-    if (forwarding.owns(exchange)) forwarding.closed(error, exchange)
-  },
 }

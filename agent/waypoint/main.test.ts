@@ -141,12 +141,30 @@ afterEach(async () => {
 
 async function start(metrics: number, ready: number): Promise<Program> {
   const program = new Program([
-    ...['--name', 'waypoint', '--namespace', 'shop', '--service-account', 'waypoint'],
-    ...['--control', `127.0.0.1:${control.port}`, '--root-cert', join(world.folder, 'root-cert.pem')],
-    ...['--token-file', join(world.folder, 'token'), '--listen', `${world.address(2)}:15008`],
-    ...['--metrics', `127.0.0.1:${metrics}`, '--ready', `127.0.0.1:${ready}`],
-    ...['--admin', `unix:${join(world.folder, 'admin')}`, '--state-dir', join(world.folder, 'state')],
-    ...['--drain-seconds', '5'],
+    '--name',
+    'waypoint',
+    '--namespace',
+    'shop',
+    '--service-account',
+    'waypoint',
+    '--control',
+    `127.0.0.1:${control.port}`,
+    '--root-cert',
+    join(world.folder, 'root-cert.pem'),
+    '--token-file',
+    join(world.folder, 'token'),
+    '--listen',
+    `${world.address(2)}:15008`,
+    '--metrics',
+    `127.0.0.1:${metrics}`,
+    '--ready',
+    `127.0.0.1:${ready}`,
+    '--admin',
+    `unix:${join(world.folder, 'admin')}`,
+    '--state-dir',
+    join(world.folder, 'state'),
+    '--drain-seconds',
+    '5',
   ])
   running.push(program)
   return program

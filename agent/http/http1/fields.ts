@@ -21,13 +21,31 @@ export interface Facts {
 
 /** Never removed because a Connection field names them: policy and framing rest on them (hop-by-hop abuse). */
 const PROTECTED: ReadonlySet<string> = new Set([
-  ...['host', 'content-length', 'authorization', 'cookie', 'forwarded', 'x-forwarded-for', 'x-forwarded-proto'],
-  ...['x-forwarded-host', 'x-forwarded-client-cert', 'x-request-id', 'traceparent', 'via', 'content-type', 'expect'],
+  'host',
+  'content-length',
+  'authorization',
+  'cookie',
+  'forwarded',
+  'x-forwarded-for',
+  'x-forwarded-proto',
+  'x-forwarded-host',
+  'x-forwarded-client-cert',
+  'x-request-id',
+  'traceparent',
+  'via',
+  'content-type',
+  'expect',
 ])
 
 /** Fields that are about this connection only. `te: trailers` is the one value of `te` that goes on. */
 export const HOP_BY_HOP: ReadonlySet<string> = new Set([
-  ...['connection', 'keep-alive', 'proxy-connection', 'transfer-encoding', 'upgrade', 'http2-settings', 'te'],
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'transfer-encoding',
+  'upgrade',
+  'http2-settings',
+  'te',
 ])
 
 const DIGITS = /^[0-9]{1,16}$/

@@ -333,7 +333,7 @@ describe('the HTTP/1.1 server', () => {
     events.answer = () => undefined
     send(get)
     server.onClose(connection, new Error('reset'))
-    expect((events.exchanges[0]?.slot as Seen).error).toBe('closed by the peer')
+    expect((events.exchanges[0]?.slot as Seen | undefined)?.error).toBe('closed by the peer')
     events.exchanges[0]?.respond({ status: 200, headers: [] }, true)
     expect(connection.text).toBe('')
   })

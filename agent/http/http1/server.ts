@@ -346,10 +346,10 @@ export function http1Server(
     adopt,
     drain() {
       state.draining = true
-      for (const member of [...sweep.values()]) (member as ServerConnection).drain()
+      for (const member of sweep.values()) (member as ServerConnection).drain()
     },
     close() {
-      for (const member of [...sweep.values()]) (member as ServerConnection).connection.abort('shutdown')
+      for (const member of sweep.values()) (member as ServerConnection).connection.abort('shutdown')
     },
     onOpen(connection, info) {
       connection.slot = adopt(connection, info)

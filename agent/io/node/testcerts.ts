@@ -18,8 +18,21 @@ export function testRoot(name: string): TestRoot {
     execFileSync('openssl', args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
   const read = (file: string) => readFileSync(join(folder, file), 'utf8')
   openssl(
-    ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '30'],
-    ...['-keyout', 'root.key', '-out', 'root.pem', '-subj', `/O=${name}`],
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:prime256v1',
+    '-nodes',
+    '-days',
+    '30',
+    '-keyout',
+    'root.key',
+    '-out',
+    'root.pem',
+    '-subj',
+    `/O=${name}`,
   )
   let serial = 0
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
@@ -29,12 +42,35 @@ export function testRoot(name: string): TestRoot {
       const id = `leaf${++serial}`
       writeFileSync(join(folder, `${id}.ext`), `subjectAltName=critical,URI:${uri}\n`)
       openssl(
-        ...['req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', `${id}.key`],
-        ...['-out', `${id}.csr`, '-subj', '/'],
+        'req',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:prime256v1',
+        '-nodes',
+        '-keyout',
+        `${id}.key`,
+        '-out',
+        `${id}.csr`,
+        '-subj',
+        '/',
       )
       openssl(
-        ...['x509', '-req', '-in', `${id}.csr`, '-CA', 'root.pem', '-CAkey', 'root.key', '-CAcreateserial'],
-        ...['-days', '30', '-extfile', `${id}.ext`, '-out', `${id}.pem`],
+        'x509',
+        '-req',
+        '-in',
+        `${id}.csr`,
+        '-CA',
+        'root.pem',
+        '-CAkey',
+        'root.key',
+        '-CAcreateserial',
+        '-days',
+        '30',
+        '-extfile',
+        `${id}.ext`,
+        '-out',
+        `${id}.pem`,
       )
       return { certificate: read(`${id}.pem`), key: read(`${id}.key`) }
     },

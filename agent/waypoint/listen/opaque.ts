@@ -206,7 +206,7 @@ export function opaqueServer(options: OpaqueOptions): OpaqueServer {
   return {
     take,
     refresh() {
-      for (const relay of [...relays]) {
+      for (const relay of relays) {
         const flow = relay.slot as Flow
         if (!flow.host) continue
         const verdict = verdictOf(flow, flow.host)
@@ -217,8 +217,7 @@ export function opaqueServer(options: OpaqueOptions): OpaqueServer {
     },
     stop() {
       timer?.cancel()
-      for (const relay of [...relays])
-        relay.abort('shutdown', new AmbitError('WAYPOINT_STOPPED', 'The waypoint stops.'))
+      for (const relay of relays) relay.abort('shutdown', new AmbitError('WAYPOINT_STOPPED', 'The waypoint stops.'))
     },
   }
 

@@ -304,7 +304,7 @@ export class Cluster implements SessionEvents {
       waiting.onNoSession(host, 'connect', 'the endpoint has left')
     }
     if (host.sessions.size > 0 || host.active > 0) this.#draining.add(host)
-    for (const pooled of [...host.sessions]) {
+    for (const pooled of host.sessions) {
       pooled.draining = true
       pooled.session.drain()
     }

@@ -17,7 +17,7 @@ fail() {
 }
 
 # To build and to run.
-packages="clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config build-essential python3 iproute2 nftables util-linux procps tcpdump"
+packages="clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config build-essential python3 iproute2 nftables util-linux procps tcpdump curl"
 case "${1:-}" in
 --test) packages="$packages curl netcat-openbsd jq openssl" ;;
 --bench) packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy" ;;

@@ -400,7 +400,7 @@ export class PodRunner {
       )
     this.#gone = true
     await unplugPod(this.node, this.wire)
-    removeCgroup(this.cgroup)
+    await removeCgroup(this.cgroup)
     rmSync(this.folder, { recursive: true, force: true })
     for (const file of this.logFiles) rmSync(file, { force: true })
     this.#world.changed()

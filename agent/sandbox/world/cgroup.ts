@@ -58,14 +58,24 @@ export async function killCgroup(path: string, waitMs = 5_000): Promise<void> {
   }
 }
 
+/** How long a directory may stay busy after its last process was killed: the kernel lets go of it a little later. */
+const BUSY_MS = 3_000
+
 /** Removes the directory and those below it; their processes must be gone. */
-export function removeCgroup(path: string): void {
+export async function removeCgroup(path: string): Promise<void> {
   if (!existsSync(path)) return
   for (const entry of readdirSync(path, { withFileTypes: true }))
-    if (entry.isDirectory()) removeCgroup(join(path, entry.name))
-  try {
-    rmdirSync(path)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    if (entry.isDirectory()) await removeCgroup(join(path, entry.name))
+  const end = performance.now() + BUSY_MS
+  for (;;) {
+    try {
+      rmdirSync(path)
+      return
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'ENOENT') return
+      if (code !== 'EBUSY' || performance.now() > end) throw error
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }

@@ -73,7 +73,7 @@ async function remove({ kind, name }: Entry): Promise<void> {
   switch (kind) {
     case 'cgroup':
       await killCgroup(name)
-      removeCgroup(name)
+      await removeCgroup(name)
       return
     case 'link':
       if (existsSync(`/sys/class/net/${name}`)) await run('ip', ['link', 'del', name])

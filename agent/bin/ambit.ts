@@ -16,5 +16,6 @@ const module = (await import(new URL(known ?? '../cli/main.ts', import.meta.url)
   main(argv: string[]): Promise<number>
 }
 process.exitCode = await module.main(known ? rest : process.argv.slice(2))
-// A program that has decided its exit code is done: sockets and timers that are still open must not hold it.
-process.exit()
+// A program that has decided its exit code is done: sockets and timers that are still open must not hold it. But what it
+// wrote must get out first: writes to a pipe are asynchronous.
+process.stdout.write('', () => process.stderr.write('', () => process.exit()))

@@ -131,9 +131,9 @@ function podSpec(name: string, namespace: string, options: WaypointOptions): unk
           '--control', control,
           '--root-cert', WAYPOINT_ROOT_CERT,
           '--token-file', WAYPOINT_TOKEN,
-          '--listen', '0.0.0.0:15008',
-          '--metrics', '0.0.0.0:15020',
-          '--ready', '0.0.0.0:15021',
+          '--listen', '[::]:15008',
+          '--metrics', '[::]:15020',
+          '--ready', '[::]:15021',
         ],
         ports: [
           { name: 'mesh', containerPort: 15008, protocol: 'TCP' },

@@ -103,6 +103,11 @@ export class Context {
       : serviceHost(host, resource.metadata.namespace, this.settings.clusterDomain).toLowerCase()
   }
 
+  /** A service by its name. */
+  serviceOf(namespaceName: string, name: string): Service | undefined {
+    return this.services.get(serviceHost(name, namespaceName, this.settings.clusterDomain))
+  }
+
   /** `namespace/hostname` of a host, also of one that does not exist. */
   serviceKeyOf(host: string, resource: Resource): string {
     const found = this.services.get(host)

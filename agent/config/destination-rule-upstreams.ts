@@ -11,6 +11,7 @@ import {
   type DestinationRuleBody,
   type TrafficPolicySpec,
 } from './destination-rule.ts'
+import { reportNoWaypoint } from './enforcement.ts'
 import { sourceOf, type Resource } from './resource.ts'
 
 type DestinationRule = Resource<DestinationRuleBody>
@@ -38,6 +39,7 @@ export function toUpstreams(context: Context): Upstream[] {
       })
     }
     for (const service of services) {
+      if (!pattern.startsWith('*')) reportNoWaypoint(context, rule, service, ['spec', 'host'])
       const list = claims.get(service)
       const claim = { rule, specific: pattern.startsWith('*') ? pattern.length : Number.POSITIVE_INFINITY }
       if (list) list.push(claim)

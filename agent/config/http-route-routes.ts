@@ -4,6 +4,7 @@
 import type { Destination, NamedMatch, PathMatch, Route, RouteAction, RouteMatch, RouteRule } from '../mesh/route.ts'
 import type { Service } from '../mesh/service.ts'
 import type { Context } from './context.ts'
+import { reportNoWaypoint } from './enforcement.ts'
 import { gateway, referenceGrant } from './gateway.ts'
 import { readHeaders, readRedirect, readRetry, readRewrite, unsupportedOf } from './http-route-filters.ts'
 import {
@@ -46,6 +47,7 @@ export function toHttpRoutes(context: Context): Route[] {
     for (const [index, parent] of (spec.parentRefs ?? []).entries()) {
       const target = findParent(context, one, parent, ['spec', 'parentRefs', index])
       if (!target) continue
+      reportNoWaypoint(context, one, target.service, ['spec', 'parentRefs', index])
       const consumer = one.metadata.namespace === target.service.namespace ? '*' : one.metadata.namespace
       const key = `${target.service.hostname}/${consumer}`
       let entry = found.get(key)

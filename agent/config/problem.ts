@@ -32,6 +32,9 @@ export type ProblemCode =
   | 'CONFIG_NOT_PERMITTED'
   | 'CONFIG_SELECTS_NOTHING'
   | 'CONFIG_UNREACHABLE'
+  /** Fine by itself, and not carried out where it points. */
+  | 'CONFIG_NOT_ENFORCED'
+  | 'CONFIG_NEEDS_WAYPOINT'
   | 'CONFIG_CONFLICT'
   /** What became of a rejected resource. */
   | 'CONFIG_LAST_GOOD_KEPT'

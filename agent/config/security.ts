@@ -9,6 +9,7 @@ import { attachmentOfRejected, denyPolicy } from './attachment.ts'
 import { authorizationPolicy, type AuthorizationPolicyBody } from './authorization-policy.ts'
 import { toPolicy } from './authorization-policy-domain.ts'
 import type { Context } from './context.ts'
+import { reportEnforcement, reportNoWaypoint } from './enforcement.ts'
 import { gateway, gatewayClass, WAYPOINT_CLASSES } from './gateway.ts'
 import { LabelIndex } from './label-index.ts'
 import { peerAuthentication } from './peer-authentication.ts'
@@ -25,10 +26,17 @@ export interface Security {
 export function toSecurity(context: Context, workloads: readonly Workload[], denials: readonly Denial[]): Security {
   const { settings } = context
   const policies: Policy[] = []
+  const index = new LabelIndex<Workload>()
+  for (const workload of workloads) index.add(workload.namespace, workload.labels, workload)
   for (const one of context.of(authorizationPolicy)) {
     const policy = toPolicy(one, settings.rootNamespace)
     policies.push(policy)
     reportAttachment(context, one, policy)
+    if (policy.scope === 'workload' || policy.scope === 'namespace') {
+      const home =
+        policy.scope === 'workload' && policy.namespace === settings.rootNamespace ? undefined : policy.namespace
+      reportEnforcement(context, one, policy, index.find(home, policy.selector))
+    }
   }
   for (const denial of denials) {
     const { kind, namespace, name } = denial.ref
@@ -60,7 +68,7 @@ export function toSecurity(context: Context, workloads: readonly Workload[], den
     }
   })
   reportShadowed(context)
-  const lists = new PolicyLists(policies, modes, settings, workloads)
+  const lists = new PolicyLists(policies, modes, settings, index)
   const listed = workloads.map((workload) => {
     const keys = lists.of(workload)
     return keys.length > 0 ? { ...workload, authorizationPolicies: keys } : workload
@@ -83,13 +91,11 @@ class PolicyLists {
     policies: readonly Policy[],
     modes: readonly PeerAuthentication[],
     settings: MeshSettings,
-    workloads: readonly Workload[],
+    index: LabelIndex<Workload>,
   ) {
     this.#settings = settings
     this.#modes = modes
     this.#varied = new Set(modes.filter((one) => Object.keys(one.selector).length > 0).map((one) => one.namespace))
-    const index = new LabelIndex<Workload>()
-    for (const workload of workloads) index.add(workload.namespace, workload.labels, workload)
     for (const policy of policies) {
       if (policy.scope !== 'workload') continue
       const everywhere = policy.namespace === settings.rootNamespace
@@ -143,6 +149,8 @@ function reportAttachment(context: Context, one: Resource<AuthorizationPolicyBod
           : target.kind === 'GatewayClass'
             ? WAYPOINT_CLASSES.includes(target.name) || context.has(gatewayClass, '', target.name)
             : true
+    const targeted = target.kind === 'Service' ? context.serviceOf(target.namespace, target.name) : undefined
+    if (targeted) reportNoWaypoint(context, one, targeted, path)
     if (!exists) {
       context.report(one, {
         severity: 'warning',

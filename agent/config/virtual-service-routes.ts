@@ -20,6 +20,7 @@ import type {
 import type { Service } from '../mesh/service.ts'
 import type { Context } from './context.ts'
 import { reportDestination } from './destinations.ts'
+import { reportNoWaypoint } from './enforcement.ts'
 import { istioGateway } from './istio-gateway.ts'
 import { sourceOf, type FieldPath, type Resource } from './resource.ts'
 import { toRouteMatch, type StringMatch } from './schema.ts'
@@ -65,7 +66,13 @@ export function toRoutes(context: Context): Route[] {
         })
       }
       for (const service of services) {
-        for (const consumer of consumersOf(context, one, service, ['spec', 'hosts', index])) {
+        if (!pattern.startsWith('*')) reportNoWaypoint(context, one, service, ['spec', 'hosts', index])
+        for (const consumer of consumersOf(
+          context,
+          one,
+          service,
+          pattern.startsWith('*') ? undefined : ['spec', 'hosts', index],
+        )) {
           const key = `${service.hostname}/${consumer}`
           let claim = claims.get(key)
           if (!claim) claims.set(key, (claim = { service, consumer, exact: [], wild: [] }))
@@ -141,11 +148,13 @@ function reportGateways(context: Context, one: VirtualService): void {
 }
 
 /** '*', or the namespaces whose clients the rules are for. */
-function consumersOf(context: Context, one: VirtualService, service: Service, path: FieldPath): string[] {
+function consumersOf(context: Context, one: VirtualService, service: Service, path: FieldPath | undefined): string[] {
   const own = one.metadata.namespace
   const exportTo = (one.body.spec.exportTo ?? ['*']).map((text) => (text === '.' ? own : text))
   if (own === service.namespace) return exportTo.includes('*') ? ['*'] : exportTo
   if (!exportTo.includes('*') && !exportTo.includes(own)) return []
+  // A wildcard means whatever is there; only a host by its name is worth a word.
+  if (path === undefined) return [own]
   context.report(one, {
     severity: 'info',
     code: 'CONFIG_NO_EFFECT',

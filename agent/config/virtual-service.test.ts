@@ -8,7 +8,7 @@ import { translate } from './translate.ts'
 const of = (text: string) => translate(resourcesOf(loadText(text, 'f.yaml')))
 const told = (text: string) =>
   of(text)
-    .problems.filter((one) => !one.resource || one.resource.kind === 'VirtualService')
+    .problems.filter((one) => one.resource?.kind === 'VirtualService' && one.code !== 'CONFIG_NEEDS_WAYPOINT')
     .map((one) => `${one.severity} ${describeProblem(one)}`)
 
 const SERVICE = (name: string, namespace = 'shop', ports = '[{port: 80}]') =>

@@ -38,10 +38,15 @@ export function toSecurity(context: Context, workloads: readonly Workload[], den
       reportEnforcement(context, one, policy, index.find(home, policy.selector))
     }
   }
+  const taken = new Set<string>()
   for (const denial of denials) {
     const { kind, namespace, name } = denial.ref
     const attachment = attachmentOfRejected(denial.document, namespace, settings.rootNamespace)
-    policies.push(denyPolicy(kind, namespace, name, attachment, denial.source))
+    // Several may have one name, or none that could be read: each must deny what it selects.
+    let unique = name
+    for (let i = 2; taken.has(`${kind}/${namespace}/${unique}`); i++) unique = `${name}_${i}`
+    taken.add(`${kind}/${namespace}/${unique}`)
+    policies.push(denyPolicy(kind, namespace, unique, attachment, denial.source))
   }
   const modes = context.of(peerAuthentication).map((one): PeerAuthentication => {
     const { spec } = one.body

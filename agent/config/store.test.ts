@@ -125,6 +125,14 @@ describe('the resources in force', () => {
     ])
   })
 
+  it('denies for each of several rejected policies without a readable name', () => {
+    const text = (label: string) =>
+      `apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {namespace: shop}\nspec: {selector: {matchLabels: {app: ${label}}}}\n`
+    const { policies } = translate(new ResourceStore().update(look({ 'p.yaml': `${text('a')}---\n${text('b')}` })))
+    expect(policies.map((one) => one.selector)).toEqual([{ app: 'a' }, { app: 'b' }])
+    expect(new Set(policies.map((one) => one.name)).size).toBe(2)
+  })
+
   it('fails closed for a policy written under a wrong apiVersion', () => {
     const text = POLICY('  rules: []\n').replace('security.istio.io/v1', 'networking.istio.io/v1')
     expect(translate(new ResourceStore().update(look({ 'p.yaml': text }))).policies).toMatchObject([

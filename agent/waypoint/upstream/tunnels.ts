@@ -7,6 +7,7 @@ import { baggageValue, forwardedValue, newTraceparent } from '../../http/hbone/h
 import { TunnelPool } from '../../http/hbone/pool.ts'
 import type { Connection, ConnectionHandler, Endpoint, Transport } from '../../io/connection.ts'
 import { formatIdentity, type Identity } from '../../mesh/identity.ts'
+import { addressLike } from '../../mesh/localize.ts'
 import type { Candidate } from '../../mesh/pick-endpoint.ts'
 import { HBONE_PORT } from '../../mesh/resolve.ts'
 import type { MeshState } from '../../mesh/state.ts'
@@ -59,11 +60,13 @@ export class Tunnels {
     handler: ConnectionHandler,
     slot?: unknown,
   ): Connection {
-    const { workload, address, port } = candidate
+    const { workload, port } = candidate
     const { transport, clock } = this.#options
     if (workload.tunnelProtocol !== 'HBONE') {
-      return transport.connect({ host: address, port, timeoutMs, handler, slot })
+      return transport.connect({ host: candidate.address, port, timeoutMs, handler, slot })
     }
+    // Of the client's family, where the workload has one: an IPv4 socket cannot show the app an IPv6 client.
+    const address = addressLike(workload, client.address) ?? candidate.address
     const id = formatIdentity(identityOf(workload))
     const target: Target = { key: `${workload.uid} ${address} ${id}`, uid: workload.uid, address, identity: id }
     const headers = ['forwarded', forwardedValue(client), 'traceparent', newTraceparent()]

@@ -57,13 +57,14 @@ const JOIN = 'echo 0 >"$1/cgroup.procs" && shift && exec "$@"'
 export type Confinement = Pick<ContainerSpec, 'command' | 'environment' | 'user' | 'workingDirectory' | 'capabilities'>
 
 /** The part of a command line that drops privileges, sets the environment and starts the command. */
-export function confine(spec: Confinement): string[] {
+export function confine(spec: Confinement, flags: readonly string[] = []): string[] {
   const kept = CONTAINER_CAPABILITIES.filter((name) => spec.capabilities?.includes(name) ?? true)
   const user = spec.user
     ? [`--reuid=${spec.user.uid}`, `--regid=${spec.user.gid}`, '--clear-groups']
     : ['--clear-groups']
   return [
     'setpriv',
+    ...flags,
     ...user,
     '--inh-caps=-all',
     `--bounding-set=${['-all', ...kept.map((name) => `+${name}`)].join(',')}`,
@@ -135,7 +136,8 @@ export function execCommand(pid: number, cgroup: string, spec: Confinement): str
     '--uts',
     '--net',
     '--',
-    ...confine(spec),
+    // Whoever kills the caller means the command, too.
+    ...confine(spec, ['--pdeathsig=KILL']),
   ]
 }
 

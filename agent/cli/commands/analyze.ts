@@ -1,0 +1,69 @@
+// `ambit analyze`: the loader's, the schemas' and the translation's findings about files, in the order a person works
+// through them. Computed by the very code that serves. Must not live here: finding anything (config/).
+import { loadPaths, loadText, type Loaded } from '../../config/folder.ts'
+import { describeRef, hasErrors, sortProblems, type Problem, type Severity } from '../../config/problem.ts'
+import { resourcesOf } from '../../config/store.ts'
+import { translate } from '../../config/translate.ts'
+import { paint, parseFormat, plural, structured, type Colour } from '../print.ts'
+import type { Terminal } from '../terminal.ts'
+
+export interface Analysis {
+  readonly resources: number
+  readonly problems: readonly Problem[]
+}
+
+/** Everything there is to say about what was loaded. */
+export function analysisOf(loaded: Loaded): Analysis {
+  const set = resourcesOf(loaded)
+  const problems = sortProblems([...set.problems, ...translate(set).problems])
+  return { resources: set.resources.length + set.denials.length, problems }
+}
+
+/** Runs the command; 1 if there are errors. */
+export async function analyze(
+  paths: readonly string[],
+  options: { readonly output: string },
+  terminal: Terminal,
+): Promise<number> {
+  const format = parseFormat(options.output)
+  const texts = paths.includes('-') ? [loadText(await terminal.read(), '<stdin>')] : []
+  const { resources, problems } = analysisOf(joined([loadPaths(paths.filter((path) => path !== '-')), ...texts]))
+  if (format !== 'text') terminal.out(structured({ resources, problems }, format))
+  else {
+    for (const problem of problems) terminal.out(`${line(problem, terminal.colour)}\n`)
+    terminal.out(`${problems.length > 0 ? '\n' : ''}${summary(resources, problems)}\n`)
+  }
+  return hasErrors(problems) ? 1 : 0
+}
+
+/** Several loads as one; each keeps its own root, so that a later one overlays an earlier one. */
+export function joined(all: readonly Loaded[]): Loaded {
+  let root = 0
+  const files = all.flatMap((one) => {
+    const from = root
+    root += 1 + Math.max(-1, ...one.files.map((file) => file.root))
+    return one.files.map((file) => ({ ...file, root: file.root + from }))
+  })
+  return {
+    files,
+    folders: all.flatMap((one) => one.folders),
+    unreadable: all.flatMap((one) => one.unreadable),
+    problems: all.flatMap((one) => one.problems),
+  }
+}
+
+const COLOURS: Readonly<Record<Severity, Colour>> = { error: 'red', warning: 'yellow', info: 'dim' }
+
+/** `file:line: severity: Kind ns/name: field: message [CODE] hint`. */
+function line(problem: Problem, colour: boolean): string {
+  const where = problem.file ? `${problem.file}:${problem.line}: ` : ''
+  const resource = problem.resource ? `${describeRef(problem.resource)}: ` : ''
+  const field = problem.field ? `${problem.field}: ` : ''
+  const severity = paint(problem.severity, COLOURS[problem.severity], colour)
+  return `${where}${severity}: ${resource}${field}${problem.message} [${problem.code}]${problem.hint ? ` ${problem.hint}` : ''}`
+}
+
+function summary(resources: number, problems: readonly Problem[]): string {
+  const count = (severity: Severity): number => problems.filter((problem) => problem.severity === severity).length
+  return `${plural(resources, 'resource')}: ${plural(count('error'), 'error')}, ${plural(count('warning'), 'warning')}, ${count('info')} info`
+}

@@ -1,0 +1,48 @@
+// `ambit explain`: reads the configuration, resolves the words, prints the explanation. Must not live here: the
+// explanation (explain/).
+import { loadPaths } from '../../config/folder.ts'
+import { describeProblem } from '../../config/problem.ts'
+import { explainJourney } from '../explain/journey.ts'
+import { findSource, findTarget, parseHeaders, type HttpRequest } from '../explain/question.ts'
+import { renderExplanation } from '../explain/text.ts'
+import { worldOf } from '../explain/world.ts'
+import { parseFormat, plural, structured } from '../print.ts'
+import { runningConfig } from '../running.ts'
+import type { Terminal } from '../terminal.ts'
+
+export interface ExplainOptions {
+  readonly source: string
+  readonly destination: string
+  readonly method: string | undefined
+  readonly path: string
+  readonly header: readonly string[]
+  readonly configDir: readonly string[]
+  readonly name?: string
+  readonly output: string
+}
+
+/** Runs the command; 0 whenever there is an explanation, whatever it says. */
+export async function explain(options: ExplainOptions, terminal: Terminal): Promise<number> {
+  const format = parseFormat(options.output)
+  const paths = options.configDir.length > 0 ? options.configDir : runningConfig(options.name)
+  const world = worldOf(loadPaths(paths))
+  const source = findSource(world.state, options.source)
+  const target = findTarget(world.state, options.destination, source)
+  const { headers, host } = parseHeaders(options.header)
+  const request: HttpRequest | undefined =
+    options.method === undefined
+      ? undefined
+      : { method: options.method, path: options.path, headers, authority: host ?? target.authority }
+  const explanation = explainJourney(world, { source, target, request })
+  if (format === 'text') terminal.out(renderExplanation(explanation, terminal.colour))
+  else terminal.out(structured(explanation, format))
+  const errors = world.problems.filter((problem) => problem.severity === 'error')
+  // A resource that was rejected is not in the explanation: better said than wondered about.
+  if (errors.length > 0) {
+    terminal.err(
+      `\n${plural(errors.length, 'error')} in the configuration; what has them is left out or kept as it was:\n`,
+    )
+    for (const problem of errors.slice(0, 10)) terminal.err(`  ${describeProblem(problem)}\n`)
+  }
+  return 0
+}

@@ -209,10 +209,10 @@ metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
   it.each([4, 6] as const)(
     'carries a connection over IPv%i between captured pods, and the app sees the client',
     async (family) => {
-      const { text, saw } = await talk('client', family)
-      expect(text).toBe('answer to question')
+      const answer = await ask('client', family)
+      expect(answer?.text).toBe('answer to question')
       const client = pods['client'] as Pod
-      expect(saw).toBe(family === 4 ? `::ffff:${client.v4}` : client.v6)
+      expect(answer?.saw).toBe(family === 4 ? `::ffff:${client.v4}` : client.v6)
       const line = await agent.line(
         (one) =>
           one['direction'] === 'inbound' && String(one['src.addr']).includes(family === 4 ? client.v4 : client.v6),
@@ -312,7 +312,6 @@ spec:
     )
     clearInterval(watch)
     expect(Number(text)).toBe(total)
-    console.log(`idle ${idle} MB, peak ${peak} MB`)
     expect(peak - idle).toBeLessThan(64)
   })
 

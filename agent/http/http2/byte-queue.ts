@@ -1,8 +1,35 @@
 // Bytes that wait: for a window, for the socket, for a reader that paused. Copies what it is given; many small pieces
-// share a chunk, so that a peer who sends single bytes cannot make it hold more than a small multiple of them.
+// share a chunk, so that a peer who sends single bytes cannot make it hold more than a small multiple of them. Large chunks
+// are used again: a slow stream would else feed the garbage collector every byte it carries.
 
-const FIRST_CHUNK = 2_048
-const CHUNK = 16_384
+/** A stream that holds little takes little. */
+const SMALL = 2_048
+const LARGE = 65_536
+/** Chunks kept for later, 4 MiB. */
+const MAX_FREE = 64
+
+/** Chunks nobody holds, and those whose bytes were handed on in this turn: they may be read until it ends. */
+const free: Uint8Array[] = []
+let retired: Uint8Array[] = []
+let scheduled = false
+
+function take(): Uint8Array {
+  return free.pop() ?? Buffer.allocUnsafeSlow(LARGE)
+}
+
+function retire(bytes: Uint8Array): void {
+  if (bytes.length !== LARGE || retired.length + free.length >= MAX_FREE) return
+  retired.push(bytes)
+  if (scheduled) return
+  scheduled = true
+  setImmediate(reuse)
+}
+
+function reuse(): void {
+  scheduled = false
+  for (const bytes of retired) free.push(bytes)
+  retired = []
+}
 
 interface Chunk {
   readonly bytes: Uint8Array
@@ -17,24 +44,22 @@ export class ByteQueue {
   length = 0
 
   push(bytes: Uint8Array, start: number, end: number): void {
-    const tail = this.#chunks[this.#chunks.length - 1]
     this.length += end - start
-    if (tail !== undefined) {
-      const take = Math.min(tail.bytes.length - tail.end, end - start)
-      if (take > 0) {
-        tail.bytes.set(bytes.subarray(start, start + take), tail.end)
-        tail.end += take
-        start += take
+    let tail = this.#chunks[this.#chunks.length - 1]
+    while (start < end) {
+      if (tail === undefined || tail.end === tail.bytes.length) {
+        const small = tail === undefined && end - start <= SMALL
+        tail = { bytes: small ? Buffer.allocUnsafeSlow(SMALL) : take(), start: 0, end: 0 }
+        this.#chunks.push(tail)
       }
-      if (start === end) return
+      const count = Math.min(tail.bytes.length - tail.end, end - start)
+      tail.bytes.set(bytes.subarray(start, start + count), tail.end)
+      tail.end += count
+      start += count
     }
-    const size = Math.max(end - start, tail === undefined ? FIRST_CHUNK : CHUNK)
-    const copy = Buffer.allocUnsafeSlow(size)
-    copy.set(bytes.subarray(start, end), 0)
-    this.#chunks.push({ bytes: copy, start: 0, end: end - start })
   }
 
-  /** The oldest bytes, as a range of a buffer that is never written again below `end`; undefined when empty. */
+  /** The oldest bytes; they do not change until the turn ends in which they are skipped. Undefined when empty. */
   first(): { readonly bytes: Uint8Array; readonly start: number; readonly end: number } | undefined {
     return this.#chunks[this.#head]
   }
@@ -46,6 +71,7 @@ export class ByteQueue {
     chunk.start += count
     this.length -= count
     if (chunk.start < chunk.end) return
+    retire(chunk.bytes)
     this.#head++
     if (this.#head === this.#chunks.length) {
       this.#chunks = []
@@ -57,6 +83,7 @@ export class ByteQueue {
   }
 
   clear(): void {
+    for (let i = this.#head; i < this.#chunks.length; i++) retire((this.#chunks[i] as Chunk).bytes)
     this.#chunks = []
     this.#head = 0
     this.length = 0

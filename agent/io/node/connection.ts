@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { AmbitError } from '../../base/errors.ts'
 import type { AbortReason, Connection, ConnectionHandler, OpenInfo } from '../connection.ts'
 import { BLOCK_SIZE, giveBlock, takeBlock } from './blocks.ts'
+import { readBytes } from './collect.ts'
 import { abortError, closedError, streamError, truncatedError } from './errors.ts'
 import { endedByCloseNotify, fdOf, handleOf, resetBelowTls, type RawHandle } from './internals.ts'
 
@@ -218,6 +219,7 @@ export class NodeConnection implements Connection {
     if (this.#state !== OPEN || this.#error) return
     try {
       this.#handler.onRead(this, chunk, 0, chunk.length)
+      readBytes(chunk.length)
     } catch (error) {
       this.#bug(error)
     }

@@ -1,7 +1,7 @@
 // The programs of the mesh and the sandbox's own DNS: their flags, where they run, when they are ready. Must not live
 // here: keeping them alive (keeper.ts), pods (pod-runner.ts).
 import { spawn, type ChildProcess } from 'node:child_process'
-import { openSync, closeSync, existsSync } from 'node:fs'
+import { openSync, closeSync, existsSync, readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
@@ -127,10 +127,13 @@ export function agentKeeper(layout: Layout, node: NodeLayout, ambit: string, end
   })
 }
 
-/** Asks until `check` holds; throws SANDBOX_NOT_READY naming what is missing and where its log is. */
+/** A program that ended so often before it was ready once will not become ready. */
+const HOPELESS_RESTARTS = 3
+
+/** Asks until `check` holds; throws SANDBOX_NOT_READY with the program's own last words when it cannot start, or takes too long. */
 export async function waitFor(
   what: string,
-  logFile: string,
+  keeper: Keeper,
   check: () => Promise<boolean>,
   timeoutMs: number,
   stopped: () => boolean,
@@ -138,12 +141,33 @@ export async function waitFor(
   const end = performance.now() + timeoutMs
   while (!stopped()) {
     if (await check()) return
-    if (performance.now() > end)
-      throw new AmbitError('SANDBOX_NOT_READY', `${what} is not ready after ${Math.round(timeoutMs / 1000)} s`, {
-        hint: `Its log: ${logFile}`,
-      })
+    const hopeless = keeper.restarts >= HOPELESS_RESTARTS
+    if (hopeless || performance.now() > end)
+      throw new AmbitError(
+        'SANDBOX_NOT_READY',
+        hopeless ? `${what} cannot start` : `${what} is not ready after ${Math.round(timeoutMs / 1000)} s`,
+        { hint: lastWords(keeper.logFile) },
+      )
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
+}
+
+/** The last complaint in a log: of JSON lines the last error's text, else the last lines as they are. */
+export function lastWords(logFile: string): string {
+  if (!existsSync(logFile)) return 'It has written no log.'
+  const lines = readFileSync(logFile, 'utf8').trim().split('\n').slice(-50)
+  for (const line of lines.toReversed()) {
+    if (!line.startsWith('{')) continue
+    try {
+      const entry = JSON.parse(line) as Record<string, unknown>
+      if (!['error', 'fatal'].includes(String(entry['level']))) continue
+      const { msg, error, err } = entry
+      return `It says: ${[msg, error ?? err].filter((part) => typeof part === 'string').join(': ')}`
+    } catch {
+      // Cut off by a rotation.
+    }
+  }
+  return `It says: ${lines.slice(-3).join(' | ')}`
 }
 
 /** Control is ready when it has written the root certificate and takes connections. */

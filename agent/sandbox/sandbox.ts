@@ -227,7 +227,7 @@ export class Sandbox {
     const control = controlKeeper(layout, AMBIT, [options.dir, paths.objects], ends('control'))
     this.#control = control
     control.start()
-    await waitFor('control', control.logFile, () => isControlReady(layout), options.readyMs, stopped)
+    await waitFor('control', control, () => isControlReady(layout), options.readyMs, stopped)
     for (const node of layout.nodes) {
       const keeper = agentKeeper(layout, node, AMBIT, ends(`agent-${node.name}`))
       this.#agents.set(node.name, keeper)
@@ -237,7 +237,7 @@ export class Sandbox {
       layout.nodes.map((node) =>
         waitFor(
           `the agent of ${node.name}`,
-          this.#agents.get(node.name)!.logFile,
+          this.#agents.get(node.name)!,
           () => isAgentReady(node),
           options.readyMs,
           stopped,

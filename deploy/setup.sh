@@ -64,10 +64,12 @@ want=$(cat package-lock.json package.json | sha256sum | cut -d' ' -f1)
 if [ ! -d node_modules ] || [ "$(cat build/setup/npm 2>/dev/null)" != "$want" ]; then
 	command -v npm >/dev/null 2>&1 || fail "npm is not installed (any Node from 18 up will do, Ambit brings its own for running)." "apt-get install -y nodejs npm"
 	say "npm ci"
-	npm ci --no-audit --no-fund --loglevel=error >build/setup/npm.log 2>&1 || {
+	# No scripts: no dependency needs one, and npm would take binding.gyp for an order to build, which native/build.sh does better.
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >build/setup/npm.log 2>&1 || {
 		tail -20 build/setup/npm.log >&2
 		fail "npm ci failed (build/setup/npm.log)" "npm ci"
 	}
+	mkdir -p build/setup
 	printf '%s' "$want" >build/setup/npm
 fi
 agent/bin/node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 24 ? 0 : 1)' ||

@@ -22,7 +22,7 @@ export interface WaypointOptions {
 
 /** Parses the flags; `run` gets them. */
 export function waypointCommand(run: (options: WaypointOptions) => Promise<void>): Command {
-  return new Command('waypoint')
+  return new Command('ambit waypoint')
     .description('The L7 program: takes HBONE, authorises and routes HTTP, forwards over HBONE.')
     .requiredOption('--name <gateway>', 'name of the Gateway this waypoint serves')
     .requiredOption('--namespace <namespace>', 'namespace of the Gateway')

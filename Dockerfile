@@ -1,0 +1,41 @@
+# One image for every program of Ambit: `agent`, `waypoint`, `control` and the command line. Which one runs is the first
+# argument. Built by `docker build .`; where no container engine is at hand, deploy/image/rootfs.sh takes the same steps.
+# Comments stand on lines of their own and every `apt-get` step has the same form: rootfs.sh reads this file too.
+
+FROM node:26-bookworm AS modules
+WORKDIR /src
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --ignore-scripts
+
+# What runs needs of them: no compiler, no linter, no test runner; nor the pinned Node's headers and manual.
+FROM modules AS packages
+RUN npm prune --omit=dev && rm -rf node_modules/node-linux-*/include node_modules/node-linux-*/share node_modules/node-addon-api
+
+# The addon and the kernel programs.
+FROM modules AS build
+RUN apt-get update && apt-get install -y --no-install-recommends build-essential clang llvm libbpf-dev pkg-config python3 && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY agent/bin/node agent/bin/node
+COPY binding.gyp binding.gyp
+COPY native/build.sh native/build.sh
+COPY native/bpf/src native/bpf/src
+COPY bpf bpf
+RUN native/build.sh && bpf/build.sh
+
+# What is shipped.
+FROM debian:bookworm-slim
+# libatomic1 and libstdc++6 for Node, libbpf1 with libelf1 for the addon.
+RUN apt-get update && apt-get install -y --no-install-recommends libatomic1 libbpf1 libelf1 libstdc++6 && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/ambit
+COPY --from=packages /src/node_modules node_modules
+COPY --from=build /src/build/Release/ambit_bpf.node build/Release/ambit_bpf.node
+COPY --from=build /src/bpf/build/*.bpf.o bpf/build/
+COPY package.json LICENSE ./
+COPY native/bpf/*.ts native/bpf/
+COPY native/bpf/gen native/bpf/gen
+COPY agent agent
+# Nobody in particular: the waypoint and the control plane need no rights. The agent's DaemonSet asks for root and the
+# few capabilities it uses.
+USER 65532:65532
+ENTRYPOINT ["/opt/ambit/agent/bin/ambit"]
+CMD ["--help"]

@@ -1,0 +1,351 @@
+// Builds the image's root file system without a container engine, by the Dockerfile's own steps, below build/image/.
+// Debian's base and packages are taken from this machine's installed packages (their files, no scripts run); the building
+// stages run in a root of their own that sees this machine's tools read-only. Must not live here: reading the Dockerfile.
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import {
+  copyFileSync,
+  cpSync,
+  linkSync,
+  existsSync,
+  globSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { basename, dirname, join, relative, resolve } from 'node:path'
+import { ignoring, parseDockerfile, type Dockerfile, type Stage, type Step } from './dockerfile.ts'
+
+const root = resolve(import.meta.dirname, '../..')
+const work = join(root, 'build/image')
+/** The stages that build: they get this machine's tools. What is shipped starts from Debian's base. */
+const BUILDER = 'node:26-bookworm'
+const SLIM = 'debian:bookworm-slim'
+/** What a slim base leaves out of every package. */
+const UNSHIPPED = /^\/usr\/share\/(doc|man|info|locale|lintian|bug|groff)\//
+/** Folders of this machine that a building stage sees read-only. */
+const TOOLS = ['usr', 'etc', 'opt', 'bin', 'sbin', 'lib', 'lib32', 'lib64', 'libx32']
+
+/** The built image: its folder and what the Dockerfile says of running it. */
+export interface Image extends Omit<Dockerfile, 'stages'> {
+  readonly root: string
+  /** Bytes of all its files. */
+  readonly size: number
+}
+
+/** Builds what changed since the last time. `say` hears of each step that is carried out. */
+export function buildImage(say: (line: string) => void = () => undefined): Image {
+  if (process.getuid?.() !== 0) throw new Error('rootfs.sh needs root: it makes mounts and changes root')
+  const { stages, ...rest } = parseDockerfile(readFileSync(join(root, 'Dockerfile'), 'utf8'))
+  const built = new Map<string, Built>()
+  for (const stage of stages) built.set(stage.name, buildStage(stage, built, say))
+  const last = stages.at(-1)
+  const folder = last === undefined ? undefined : built.get(last.name)?.folder
+  if (folder === undefined) throw new Error('Dockerfile: no stage')
+  return { ...rest, root: folder, size: sizeOf(folder) }
+}
+
+interface Built {
+  readonly folder: string
+  /** Digest of all that went into it. */
+  readonly key: string
+  /** Its commands see this machine's tools. */
+  readonly tools: boolean
+}
+
+function buildStage(stage: Stage, built: ReadonlyMap<string, Built>, say: (line: string) => void): Built {
+  const from = built.get(stage.base)
+  if (stage.base !== BUILDER && stage.base !== SLIM && from === undefined) {
+    throw new Error(`Dockerfile: rootfs.sh knows the bases ${BUILDER} and ${SLIM}, not ${stage.base}`)
+  }
+  const tools = stage.base === BUILDER || (from?.tools ?? false)
+  const folder = join(work, `stage-${stage.name}`)
+  const stamp = `${folder}.stamp`
+  const ignored = ignoring(readFileSync(join(root, '.dockerignore'), 'utf8'))
+  const hash = createHash('sha256')
+    .update(stage.base)
+    .update(readFileSync(import.meta.filename))
+  for (const step of stage.steps) {
+    hash.update(`\n${step.text}`)
+    if (step.kind === 'packages') hash.update(packageVersions(step.names))
+    if (step.kind !== 'copy') continue
+    if (step.from !== undefined) hash.update(built.get(step.from)?.key ?? '')
+    else
+      for (const file of contextFiles(step.sources, ignored))
+        hash.update(`\0${file}\0`).update(digest(join(root, file)))
+  }
+  const key = hash.digest('hex')
+  if (existsSync(folder) && existsSync(stamp) && readFileSync(stamp, 'utf8') === key) return { folder, key, tools }
+
+  const started = Date.now()
+  const fresh = `${folder}.new`
+  rmSync(fresh, { recursive: true, force: true })
+  rmSync(stamp, { force: true })
+  mkdirSync(fresh, { recursive: true })
+  if (from !== undefined) linkTree(from.folder, fresh)
+  else if (stage.base === SLIM) debianBase(fresh)
+  let workdir = '/'
+  for (const step of stage.steps) {
+    const seconds = ((Date.now() - started) / 1000).toFixed(1)
+    say(`${seconds} s: ${stage.name}: ${step.text}`)
+    if (step.kind === 'workdir') {
+      workdir = step.path
+      mkdirSync(join(fresh, workdir), { recursive: true })
+    } else if (step.kind === 'packages') {
+      if (tools) requirePackages(step)
+      else installPackages(fresh, step.names)
+    } else if (step.kind === 'run') {
+      enter(fresh, tools, workdir, ['sh', '-ec', step.command], `Dockerfile:${step.line}`)
+    } else copy(fresh, workdir, step, built, ignored)
+  }
+  rmSync(folder, { recursive: true, force: true })
+  renameSync(fresh, folder)
+  writeFileSync(stamp, key)
+  return { folder, key, tools }
+}
+
+/**
+ * A stage made from another: big files are shared by hard links, small ones copied. Steps that write into a big file of
+ * an earlier stage in place would change that stage too; removing and replacing is safe, and ours do no more.
+ */
+function linkTree(from: string, to: string): void {
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    const [source, target] = [join(from, entry.name), join(to, entry.name)]
+    if (entry.isDirectory()) {
+      mkdirSync(target)
+      linkTree(source, target)
+    } else if (entry.isSymbolicLink()) symlinkSync(readlinkSync(source), target)
+    else if (lstatSync(source).size > 65_536) linkSync(source, target)
+    else copyFileSync(source, target)
+  }
+}
+
+/** COPY as the engine does it: several sources or a trailing slash mean a folder; a folder's content is copied. */
+function copy(
+  target: string,
+  workdir: string,
+  step: Extract<Step, { kind: 'copy' }>,
+  built: ReadonlyMap<string, { folder: string }>,
+  ignored: (path: string) => boolean,
+): void {
+  const from = step.from === undefined ? root : built.get(step.from)?.folder
+  if (from === undefined) throw new Error(`Dockerfile:${step.line}: there is no stage ${step.from}`)
+  const sources = step.sources.flatMap((source) => globSync(source.replace(/^\//, ''), { cwd: from }))
+  if (sources.length === 0) throw new Error(`Dockerfile:${step.line}: nothing to copy: ${step.text}`)
+  const to = join(target, resolve(workdir, step.to))
+  const intoFolder = step.to.endsWith('/') || step.sources.length > 1
+  for (const source of sources.sort()) {
+    const full = join(from, source)
+    const destination = intoFolder && !lstatSync(full).isDirectory() ? join(to, basename(source)) : to
+    mkdirSync(dirname(destination), { recursive: true })
+    const filter = (path: string): boolean => step.from !== undefined || !ignored(relative(root, path))
+    cpSync(full, destination, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true, filter })
+  }
+}
+
+function contextFiles(sources: readonly string[], ignored: (path: string) => boolean): string[] {
+  return sources
+    .flatMap((source) => globSync(source, { cwd: root }))
+    .flatMap((path) =>
+      lstatSync(join(root, path)).isDirectory()
+        ? readdirSync(join(root, path), { recursive: true, withFileTypes: true })
+            .filter((entry) => !entry.isDirectory())
+            .map((entry) => relative(root, join(entry.parentPath, entry.name)))
+        : [path],
+    )
+    .filter((path) => !ignored(path))
+    .sort()
+}
+
+/** Debian's own minimum: the essential packages with all they need, accounts, the loader's cache. */
+function debianBase(target: string): void {
+  for (const name of TOOLS) {
+    const link = lstatSync(`/${name}`, { throwIfNoEntry: false })
+    if (link?.isSymbolicLink() === true) {
+      const to = readlinkSync(`/${name}`)
+      mkdirSync(join(target, to), { recursive: true })
+      symlinkSync(to, join(target, name))
+    }
+  }
+  const essential = output('dpkg-query', ['-W', '-f', '${Package} ${Essential}\n'])
+    .split('\n')
+    .filter((line) => line.endsWith(' yes'))
+    .map((line) => line.split(' ')[0] ?? '')
+  for (const name of ['proc', 'sys', 'dev', 'tmp', 'run', 'root', 'etc'])
+    mkdirSync(join(target, name), { recursive: true })
+  installPackages(target, essential)
+  for (const name of ['passwd', 'group']) {
+    // Written by base-passwd's script when it is installed, which does not run here.
+    const master = `/usr/share/base-passwd/${name}.master`
+    if (existsSync(master)) cpSync(master, join(target, 'etc', name))
+  }
+}
+
+/** The files of packages and of everything they depend on, from this machine. */
+function installPackages(target: string, names: readonly string[]): void {
+  const files = closure(names)
+    .flatMap((name) => output('dpkg', ['-L', name]).split('\n'))
+    .filter((path) => path.startsWith('/') && path !== '/.' && !UNSHIPPED.test(path))
+  const present = [...new Set(files)].filter((path) => {
+    const found = lstatSync(path, { throwIfNoEntry: false })
+    return found !== undefined && !found.isDirectory()
+  })
+  // Paths below /bin, /lib … must follow the links of the target, so folders are not archived, only files.
+  const list = present.map((path) => path.slice(1)).join('\0')
+  const archive = ['-C', '/', '--null', '--no-recursion', '-T', '-', '-cf', '-']
+  const packed = spawnSync('tar', archive, { input: list, maxBuffer: 1 << 30 })
+  if (packed.status !== 0) throw new Error(`tar: ${packed.stderr.toString()}`)
+  const unpacked = spawnSync('tar', ['-C', target, '--keep-directory-symlink', '-xpf', '-'], { input: packed.stdout })
+  if (unpacked.status !== 0) throw new Error(`tar: ${unpacked.stderr.toString()}`)
+  output('ldconfig', ['-r', target])
+}
+
+/** Packages with all their dependencies, as installed here. */
+function closure(names: readonly string[]): string[] {
+  const all = new Map<string, string[]>()
+  const provided = new Map<string, string>()
+  const format = '${binary:Package}|${Package}|${Pre-Depends},${Depends}|${Provides}\n'
+  for (const line of output('dpkg-query', ['-W', '-f', format]).split('\n')) {
+    const [, name, depends = '', provides = ''] = line.split('|').length > 4 ? splitLine(line) : line.split('|')
+    if (name === undefined || name === '') continue
+    all.set(
+      name,
+      depends
+        .split(',')
+        .map((entry) => entry.trim())
+        .filter((entry) => entry !== ''),
+    )
+    for (const entry of provides.split(',')) provided.set(bare(entry), name)
+  }
+  const out = new Set<string>()
+  const visit = (name: string): void => {
+    if (out.has(name)) return
+    const depends = all.get(name)
+    if (depends === undefined) {
+      throw new Error(`The Debian package ${name} is not installed here. Try: apt-get install ${name}`)
+    }
+    out.add(name)
+    for (const entry of depends) {
+      const found = entry
+        .split('|')
+        .map(bare)
+        .find((choice) => all.has(choice) || provided.has(choice))
+      if (found !== undefined) visit(all.has(found) ? found : (provided.get(found) ?? found))
+    }
+  }
+  for (const name of names) visit(name)
+  return [...out].sort()
+}
+
+/** A line whose dependencies have alternatives (`a | b`): the first two and the last field are free of bars. */
+function splitLine(line: string): string[] {
+  const parts = line.split('|')
+  return [parts[0] ?? '', parts[1] ?? '', parts.slice(2, -1).join('|'), parts.at(-1) ?? '']
+}
+
+function bare(entry: string): string {
+  return entry.trim().replace(/[ :(].*$/, '')
+}
+
+function requirePackages(step: Extract<Step, { kind: 'packages' }>): void {
+  const missing = step.names.filter((name) => spawnSync('dpkg-query', ['-W', name]).status !== 0)
+  if (missing.length > 0) {
+    throw new Error(`Dockerfile:${step.line}: not installed here: try apt-get install ${missing.join(' ')}`)
+  }
+}
+
+function packageVersions(names: readonly string[]): string {
+  const done = spawnSync('dpkg-query', ['-W', ...names], { encoding: 'utf8' })
+  return done.stdout
+}
+
+/** Runs a command inside a root. With `tools` it sees this machine's tools and npm settings; mounts end with it. */
+function enter(target: string, tools: boolean, workdir: string, command: readonly string[], what: string): void {
+  const home = process.env['HOME'] ?? '/root'
+  const lines = ['set -e', 'mount --make-rprivate /', `cd ${quote(target)}`]
+  for (const name of ['proc', 'dev', 'tmp', 'root']) mkdirSync(join(target, name), { recursive: true })
+  lines.push('mount -t proc proc proc', 'mount --rbind /dev dev', 'mount -t tmpfs tmpfs tmp')
+  if (tools) {
+    for (const name of TOOLS) {
+      const found = lstatSync(`/${name}`, { throwIfNoEntry: false })
+      if (found === undefined) continue
+      if (found.isSymbolicLink()) {
+        if (lstatSync(join(target, name), { throwIfNoEntry: false }) === undefined)
+          symlinkSync(readlinkSync(`/${name}`), join(target, name))
+      } else {
+        mkdirSync(join(target, name), { recursive: true })
+        lines.push(`mount --bind /${name} ${name}`, `mount -o remount,bind,ro ${name}`)
+      }
+    }
+    // npm's settings and cache, so that the registry is the one this machine uses.
+    lines.push('mount -t tmpfs tmpfs root')
+    if (existsSync(join(home, '.npmrc'))) lines.push(`cp ${quote(join(home, '.npmrc'))} root/.npmrc`)
+    if (existsSync(join(home, '.npm')))
+      lines.push('mkdir root/.npm', `mount --bind ${quote(join(home, '.npm'))} root/.npm`)
+  }
+  lines.push(`exec chroot . sh -ec ${quote(`cd ${quote(workdir)} && exec "$@"`)} sh "$@"`)
+  const env = { ...process.env, HOME: '/root' }
+  const done = spawnSync('unshare', ['--mount', 'sh', '-c', lines.join('\n'), 'sh', ...command], {
+    env,
+    encoding: 'utf8',
+    timeout: 300_000,
+    maxBuffer: 64 << 20,
+  })
+  if (done.status !== 0)
+    throw new Error(`${what} failed (${done.status ?? done.signal}):\n${done.stdout}${done.stderr}`)
+}
+
+/** The command line that runs the image as an engine would: its user, folder and entry, with /proc, /dev and /sys. */
+export function runCommand(image: Image, args: readonly string[], options: { user?: string } = {}): string[] {
+  const script = [
+    'set -e',
+    'mount --make-rprivate /',
+    `cd ${quote(image.root)}`,
+    'mount -t proc proc proc && mount --rbind /dev dev && mount --rbind /sys sys && mount -t tmpfs tmpfs tmp',
+    `exec chroot --userspec=${options.user ?? image.user} . sh -c ${quote(`cd ${quote(image.workdir)} && exec "$@"`)} sh "$@"`,
+  ].join('\n')
+  const command = args.length > 0 ? args : image.command
+  return ['unshare', '--mount', 'sh', '-c', script, 'sh', ...image.entrypoint, ...command]
+}
+
+function output(command: string, args: readonly string[]): string {
+  const done = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 64 << 20 })
+  if (done.error) throw done.error
+  if (done.status !== 0) throw new Error(`${command} ${args.join(' ')} failed: ${done.stderr}`)
+  return done.stdout
+}
+
+function digest(path: string): Buffer {
+  const found = lstatSync(path)
+  const content = found.isSymbolicLink() ? readlinkSync(path) : readFileSync(path)
+  return createHash('sha256').update(String(found.mode)).update(content).digest()
+}
+
+function sizeOf(folder: string): number {
+  let total = 0
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    if (entry.isFile()) total += lstatSync(join(entry.parentPath, entry.name)).size
+  }
+  return total
+}
+
+function quote(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`
+}
+
+if (import.meta.main) {
+  const image = buildImage((line) => process.stderr.write(`rootfs: ${line}\n`))
+  const at = process.argv.indexOf('--run')
+  if (at < 0) {
+    process.stdout.write(`${image.root} (${Math.round(image.size / 1e6)} MB)\n`)
+  } else {
+    const [command = '', ...args] = runCommand(image, process.argv.slice(at + 1))
+    process.exitCode = spawnSync(command, args, { stdio: 'inherit', env: { PATH: process.env['PATH'] } }).status ?? 1
+  }
+}

@@ -1,9 +1,8 @@
-// Balancing, ejection, merging of policies, retries, weights, protocol names.
+// Balancing, ejection, merging of policies, retries, weights.
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { grpcToHttpStatus, OutlierDetector } from './outlier.ts'
 import { Balancer, listCandidates, type Algorithm, type Candidate, type HostStates } from './pick-endpoint.ts'
-import { protocolOf } from './protocol.ts'
 import { compileRetry, retriesStatus, retryDelay } from './retry.ts'
 import { sampleService, sampleSource, sampleUpstream, sampleWorkload } from './samples.ts'
 import { MeshState } from './state.ts'
@@ -330,30 +329,5 @@ describe('weights', () => {
     expect(pickWeighted(compileWeights([0]), () => 0.5)).toBe(0)
     expect(pickWeighted(compileWeights([0, 0]), () => 0.5)).toBe(-1)
     expect(pickWeighted(compileWeights([]), () => 0.5)).toBe(-1)
-  })
-})
-
-describe('protocolOf', () => {
-  it.each([
-    [80, 'http', undefined, 'http'],
-    [80, 'http-web', undefined, 'http'],
-    [80, 'http2-x', undefined, 'http2'],
-    [80, 'grpc', undefined, 'grpc'],
-    [80, 'grpc-web', undefined, 'http'],
-    [80, 'grpc-web-x', undefined, 'http'],
-    [443, 'https', undefined, 'tls'],
-    [80, 'tcp-tls-x', undefined, 'tcp'],
-    [80, 'HTTP', undefined, 'http'],
-    [80, 'web', undefined, 'unknown'],
-    [80, '', undefined, 'unknown'],
-    [3306, 'db', undefined, 'tcp'],
-    [3306, 'http', undefined, 'http'],
-    [80, 'tcp', 'http', 'http'],
-    [80, 'x', 'kubernetes.io/h2c', 'http2'],
-    [80, 'x', 'kubernetes.io/wss', 'tls'],
-    [80, 'http', 'example.com/own', 'unknown'],
-    [80, 'constructor', undefined, 'unknown'],
-  ])('says of port %i named %j with appProtocol %j: %s', (port, name, appProtocol, expected) => {
-    expect(protocolOf(port, name, appProtocol)).toBe(expected)
   })
 })

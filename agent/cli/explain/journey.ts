@@ -9,7 +9,7 @@ import { addressLike, targetPortOf } from '../../mesh/localize.ts'
 import type { Service } from '../../mesh/service.ts'
 import type { MeshState } from '../../mesh/state.ts'
 import { identityOf, type Workload } from '../../mesh/workload.ts'
-import { because, type Because, type Branch, type Explanation, type Outcome, type Result, type Step } from './answer.ts'
+import { because, type Because, type Branch, type Explanation, type Result, type Step } from './answer.ts'
 import { isWorkload, type Question } from './question.ts'
 import { throughWaypoint } from './waypoint.ts'
 import type { World } from './world.ts'
@@ -284,5 +284,3 @@ export function nameOf(workload: Workload): string {
 export function serviceName(service: Service): string {
   return `${service.namespace}/${service.name}`
 }
-
-export type { Outcome }

@@ -155,8 +155,14 @@ function percent(share: number): string {
 async function showTraffic(sandbox: Sandbox, wanted: Configured, findings: Findings): Promise<void> {
   say(`\nWho talks to whom: ${SPLIT_REQUESTS} requests from frontend to http://my-service/api/items`)
   const { out } = await inPod(sandbox, 'frontend', [
-    ...['ambit', 'app', 'load', 'http://my-service/api/items'],
-    ...['-n', String(SPLIT_REQUESTS), '-c', '16'],
+    'ambit',
+    'app',
+    'load',
+    'http://my-service/api/items',
+    '-n',
+    String(SPLIT_REQUESTS),
+    '-c',
+    '16',
   ])
   let summary: LoadSummary
   try {
@@ -256,7 +262,9 @@ async function showMetrics(sandbox: Sandbox, findings: Findings): Promise<void> 
   const text = await fetchText(url)
   const lines = text
     .split('\n')
-    .filter((line) => /^istio_tcp_connections_opened_total\{reporter="source"/.test(line) && line.includes('frontend'))
+    .filter(
+      (line) => line.startsWith('istio_tcp_connections_opened_total{reporter="source"') && line.includes('frontend'),
+    )
   for (const line of lines.slice(0, 3)) {
     const label = (name: string): string => new RegExp(`[{,]${name}="([^"]*)"`).exec(line)?.[1] ?? ''
     say(

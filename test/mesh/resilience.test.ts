@@ -104,7 +104,14 @@ describe('circuit breaking', () => {
     )
     await eventually('503 among the answers', async () => {
       const { out } = await world.exec('frontend', [
-        ...['ambit', 'app', 'load', `${URL_API}?delay=300`, '-n', '40', '-c', '20'],
+        'ambit',
+        'app',
+        'load',
+        `${URL_API}?delay=300`,
+        '-n',
+        '40',
+        '-c',
+        '20',
       ])
       const codes = (JSON.parse(out) as LoadSummary).codes
       return (codes['503'] ?? 0) > 0 && (codes['200'] ?? 0) > 0

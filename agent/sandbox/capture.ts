@@ -36,6 +36,8 @@ export class Capture {
         '-s',
         '0',
         '-U',
+        // Else the last packets wait up to a second in a block that is lost at the end.
+        '--immediate-mode',
         '-B',
         '32768',
         '-Z',
@@ -66,7 +68,7 @@ export class Capture {
   /** Ends it; what was seen is in the file then. */
   async stop(): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
-    // Packets reach tcpdump in batches: give the last one time.
+    // What has just been sent must have been written.
     await new Promise((resolve) => setTimeout(resolve, 300))
     const exited = once(this.#child, 'exit')
     this.#child.kill('SIGINT')

@@ -4,17 +4,17 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { eventually, makeFolder, openWorld, run, uniqueName, ambit, type World } from '../world/sandbox.ts'
 import { app, documents, idle, namespace, service } from '../world/yaml.ts'
 
-/** Everything on the machine that a sandbox could leave. */
-async function traces(): Promise<string[]> {
-  const links = (await run(['ip', '-o', 'link'])).out.split('\n').filter((line) => /ambit\d/.test(line))
-  const spaces = existsSync('/run/netns') ? readdirSync('/run/netns').filter((name) => name.startsWith('ambit-')) : []
+/** Everything on the machine that a sandbox of this number and name could leave; others may run beside the test. */
+async function traces(id: number, name: string): Promise<string[]> {
+  const tag = `ambit-${id}`
+  const links = (await run(['ip', '-o', 'link'])).out.split('\n').filter((line) => line.includes(`: ambit${id}@`))
+  const spaces = existsSync('/run/netns') ? readdirSync('/run/netns').filter((one) => one.startsWith(`${tag}-`)) : []
   const mounts = readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')
-    .filter((line) => line.includes('ambit-'))
+    .filter((line) => line.includes(`${tag}-`) || line.includes(`/${name}/`))
   const cgroups = existsSync('/sys/fs/cgroup/unified') ? '/sys/fs/cgroup/unified' : '/sys/fs/cgroup'
-  const groups = readdirSync(cgroups).filter((name) => /^ambit-\d+$/.test(name))
-  const homes = existsSync('/run/ambit') ? readdirSync('/run/ambit') : []
-  return [...links, ...spaces, ...mounts, ...groups, ...homes]
+  const folders = [`${cgroups}/${tag}`, `/sys/fs/bpf/${tag}`, `/run/ambit/${name}`].filter((path) => existsSync(path))
+  return [...links, ...spaces, ...mounts, ...folders]
 }
 
 const FILES = {
@@ -37,9 +37,7 @@ const FILES = {
 
 describe('the world of a sandbox', () => {
   let world: Awaited<ReturnType<typeof openWorld>>
-  let before: string[]
   beforeAll(async () => {
-    before = await traces()
     world = await openWorld(FILES, { mesh: false })
   })
   afterAll(async () => {
@@ -168,7 +166,7 @@ print(sorted(seen))`,
     const old = names()
     world.edit('apps.yaml', (text) => text.replace('"version":"v1"', '"version":"v2"'))
     await eventually('another pod', () => names().length === 1 && names()[0] !== old[0])
-    expect((await world.curl('client', ['http://web/'])).version).toBe('v2')
+    await eventually('v2', async () => (await world.curl('client', ['http://web/'])).version === 'v2')
     world.write('gone.yaml', idle({ namespace: 'plain', name: 'gone' }))
     await eventually('a new pod', () => world.sandbox.pods.some((pod) => pod.set.name === 'gone' && pod.ready))
     const gone = world.pod('gone')
@@ -183,7 +181,7 @@ print(sorted(seen))`,
     const pid = pod.pid!
     process.kill(pid, 'SIGKILL')
     await eventually('another process', () => pod.pid !== undefined && pod.pid !== pid && pod.ready)
-    expect((await world.curl('client', ['http://web/'])).pod).toBe(pod.name)
+    await eventually('an endpoint again', async () => (await world.curl('client', ['http://web/'])).pod === pod.name)
     world.write(
       'sick.yaml',
       documents(
@@ -199,7 +197,7 @@ print(sorted(seen))`,
       ),
     )
     await eventually('a ready pod', () => world.sandbox.pods.some((one) => one.set.name === 'sick' && one.ready))
-    expect((await world.status('client', ['http://sick/'])).status).toBe(200)
+    await eventually('in the service', async () => (await world.status('client', ['http://sick/'])).status === 200)
     await world.sh('sick', `curl -sS -X PUT localhost:8080/-/behaviour -d '{"status":500}'`)
     await eventually('out of the service', async () => (await world.status('client', ['http://sick/'])).exit === 7)
     await world.sh('sick', `curl -sS -X PUT localhost:8080/-/behaviour -d '{"status":200}'`)
@@ -229,14 +227,15 @@ print(sorted(seen))`,
   })
 
   it('leaves nothing behind', async () => {
+    const { id, name } = world.sandbox.layout
+    expect(await traces(id, name)).not.toEqual([])
     expect(await world.close()).toEqual([])
-    expect((await traces()).filter((trace) => !before.includes(trace))).toEqual([])
+    expect(await traces(id, name)).toEqual([])
   })
 })
 
 describe('a sandbox on the command line', () => {
   it('comes up detached, tells its state, and is swept by the next up after a kill -9', async () => {
-    const before = await traces()
     const dir = makeFolder({
       'a.yaml': documents(namespace('plain'), idle({ namespace: 'plain', name: 'client' })),
     })
@@ -244,6 +243,9 @@ describe('a sandbox on the command line', () => {
     const up = (): ReturnType<typeof run> =>
       run([ambit, 'sandbox', 'up', dir, '--name', name, '--no-mesh', '--detach', '--nodes', '1'])
     const sandbox = (...args: string[]): ReturnType<typeof run> => run([ambit, 'sandbox', ...args])
+    const owner = (): { pid: number; id: number } =>
+      JSON.parse(readFileSync(`/run/ambit/${name}/owner.json`, 'utf8')) as { pid: number; id: number }
+    const ids: number[] = []
     try {
       const first = await up()
       expect(first.err).toBe('')
@@ -270,16 +272,18 @@ describe('a sandbox on the command line', () => {
       expect(ran).toEqual({ code: 3, out: 'through', err: '' })
       const logs = (await sandbox('logs', '--name', name)).out.trim().split('\n')
       for (const line of logs) expect(JSON.parse(line)).toBeTypeOf('object')
-      const owner = JSON.parse(readFileSync(`/run/ambit/${name}/owner.json`, 'utf8')) as { pid: number }
-      process.kill(owner.pid, 'SIGKILL')
-      await eventually('the process is gone', () => !existsSync(`/proc/${owner.pid}`))
-      expect((await traces()).filter((trace) => !before.includes(trace))).not.toEqual([])
+      const { pid, id } = owner()
+      ids.push(id)
+      process.kill(pid, 'SIGKILL')
+      await eventually('the process is gone', () => !existsSync(`/proc/${pid}`))
+      expect(await traces(id, name)).not.toEqual([])
       expect((await up()).code).toBe(0)
+      ids.push(owner().id)
       expect((await run([ambit, 'sandbox', 'exec', '--name', name, 'client', '--', 'true'])).code).toBe(0)
     } finally {
       expect((await sandbox('down', '--name', name)).code).toBe(0)
     }
-    expect((await traces()).filter((trace) => !before.includes(trace))).toEqual([])
+    for (const id of ids) expect(await traces(id, name)).toEqual([])
   })
 
   it('refuses a name, a folder and a node count that cannot be, each with a code', async () => {

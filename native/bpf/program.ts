@@ -11,6 +11,10 @@ import { closeFd, withNetns } from './sockets.ts'
  * Where a program runs among those of the same cgroup. (A child cgroup's programs always run before its parent's.)
  * `first`: by BPF_F_BEFORE (kernel 6.17), else BPF_F_PREORDER (6.15), else at the end as `last` does: see Link.order.
  */
+/** errno of an interrupted call, and how often one is begun anew. */
+const EINTR = 4
+const MAX_INTERRUPTIONS = 20
+
 export type CgroupOrder = 'first' | 'last'
 
 export interface TestRunOptions {
@@ -104,7 +108,11 @@ export class Program {
     const contextIn = context === null ? null : Uint8Array.from(context)
     const contextOut = separate ? new Uint8Array(context.length) : null
     const repeat = options.repeat ?? (this.type === 'syscall' ? 0 : 1)
-    const run = native().testRun(this.fd, packet, dataOut, contextIn, contextOut, repeat)
+    let run = native().testRun(this.fd, packet, dataOut, contextIn, contextOut, repeat)
+    // The kernel breaks a repeated run off when a signal is pending, as V8's own are at any time: then it begins anew.
+    for (let again = 0; run.result === -EINTR && again < MAX_INTERRUPTIONS; again++) {
+      run = native().testRun(this.fd, packet, dataOut, contextIn, contextOut, repeat)
+    }
     check(run.result, 'BPF_PROG_TEST_RUN', `Running program ${this.name}`)
     return {
       returned: run.returned,

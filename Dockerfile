@@ -23,7 +23,7 @@ COPY bpf bpf
 RUN native/build.sh && bpf/build.sh
 
 # What is shipped.
-FROM debian:bookworm-slim
+FROM debian:bookworm-slim AS image
 # libatomic1 and libstdc++6 for Node, libbpf1 with libelf1 for the addon.
 RUN apt-get update && apt-get install -y --no-install-recommends libatomic1 libbpf1 libelf1 libstdc++6 && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/ambit

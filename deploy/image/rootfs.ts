@@ -118,7 +118,7 @@ function linkTree(from: string, to: string): void {
   for (const entry of readdirSync(from, { withFileTypes: true })) {
     const [source, target] = [join(from, entry.name), join(to, entry.name)]
     if (entry.isDirectory()) {
-      mkdirSync(target)
+      mkdirSync(target, { recursive: true })
       linkTree(source, target)
     } else if (entry.isSymbolicLink()) symlinkSync(readlinkSync(source), target)
     else if (lstatSync(source).size > 65_536) linkSync(source, target)
@@ -144,6 +144,11 @@ function copy(
     const full = join(from, source)
     const destination = intoFolder && !lstatSync(full).isDirectory() ? join(to, basename(source)) : to
     mkdirSync(dirname(destination), { recursive: true })
+    if (step.from !== undefined && lstatSync(full).isDirectory()) {
+      mkdirSync(destination, { recursive: true })
+      linkTree(full, destination)
+      continue
+    }
     const filter = (path: string): boolean => step.from !== undefined || !ignored(relative(root, path))
     cpSync(full, destination, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true, filter })
   }
@@ -327,10 +332,13 @@ function digest(path: string): Buffer {
   return createHash('sha256').update(String(found.mode)).update(content).digest()
 }
 
+/** Bytes of a folder's files. Links are not followed: absolute ones would lead out of the image. */
 function sizeOf(folder: string): number {
   let total = 0
-  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
-    if (entry.isFile()) total += lstatSync(join(entry.parentPath, entry.name)).size
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) total += sizeOf(path)
+    else if (entry.isFile()) total += lstatSync(path).size
   }
   return total
 }

@@ -8,7 +8,13 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['agent/**/*.test.ts', 'native/**/*.test.ts', 'deploy/**/*.test.ts', 'test/*.test.ts', 'test/bench/*.test.ts'],
+          include: [
+            'agent/**/*.test.ts',
+            'native/**/*.test.ts',
+            'deploy/**/*.test.ts',
+            'test/*.test.ts',
+            'test/bench/*.test.ts',
+          ],
           exclude: ['**/*.kernel.test.ts', '**/node_modules/**'],
           testTimeout: 20_000,
         },
@@ -19,6 +25,8 @@ export default defineConfig({
           include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,conformance,fuzz,kube}/**/*.test.ts'],
           exclude: ['**/node_modules/**'],
           fileParallelism: false,
+          // Real kernel, real processes, a machine that others may load: one second chance, and the closing line tells of each.
+          retry: 1,
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },

@@ -13,6 +13,8 @@ interface Generator {
   readonly name: string
   /** Committed folder, relative to the root. */
   readonly folder: string
+  /** Files of the folder that are made, when others beside them are written by hand; absent: all. */
+  readonly files?: readonly string[]
   generate(out: string): void | Promise<void>
 }
 
@@ -55,27 +57,32 @@ async function roomGenerators(): Promise<Generator[]> {
   for (const [name, module, folder] of [
     ['bpf', 'native/bpf/gen.ts', 'native/bpf/gen'],
     ['crds', 'agent/config/crd/gen.ts', 'deploy/crds'],
+    ['reference', 'deploy/reference/gen.ts', 'deploy/reference'],
   ] as const) {
     const file = join(root, module)
     if (!existsSync(file)) continue
-    const loaded = (await import(pathToFileURL(file).href)) as { generate?: (out: string) => void | Promise<void> }
+    const loaded = (await import(pathToFileURL(file).href)) as {
+      generate?: Generator['generate']
+      GENERATED?: readonly string[]
+    }
     if (!loaded.generate) throw new Error(`${module} does not export generate(out).`)
-    found.push({ name, folder, generate: loaded.generate })
+    const files = loaded.GENERATED
+    found.push({ name, folder, generate: loaded.generate, ...(files ? { files } : {}) })
   }
   return found
 }
 
-/** Paths below both folders whose content differs, relative to `a`. */
-function differences(a: string, b: string): string[] {
+/** Paths below both folders whose content differs, relative to `a`; of all files or of those named. */
+function differences(a: string, b: string, files?: readonly string[]): string[] {
   const list = (folder: string): string[] =>
     existsSync(folder)
       ? readdirSync(folder, { recursive: true, withFileTypes: true })
           .filter((entry) => entry.isFile())
           .map((entry) => relative(folder, join(entry.parentPath, entry.name)))
       : []
-  const names = new Set([...list(a), ...list(b)])
+  const names = files ?? [...new Set([...list(a), ...list(b)])]
   const read = (file: string): string | undefined => (existsSync(file) ? readFileSync(file, 'latin1') : undefined)
-  return [...names].filter((name) => read(join(a, name)) !== read(join(b, name))).sort()
+  return names.filter((name) => read(join(a, name)) !== read(join(b, name))).toSorted()
 }
 
 /** Regenerates (or, with `check`, compares). Returns the stale files, relative to the root; `only` names one generator. */
@@ -93,7 +100,7 @@ export async function generateAll(options: { check?: boolean; only?: string } = 
     try {
       const out = join(work, 'out')
       await generator.generate(out)
-      stale.push(...differences(committed, out).map((name) => join(generator.folder, name)))
+      stale.push(...differences(committed, out, generator.files).map((name) => join(generator.folder, name)))
     } finally {
       rmSync(work, { recursive: true, force: true })
     }

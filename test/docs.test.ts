@@ -82,15 +82,18 @@ describe('the commands in the documents', () => {
   /** What stands after `ambit` on a line of a code block or in backticks, up to a pipe, a comment or `--`. */
   function* uses(): Generator<{ page: string; words: string[] }> {
     for (const page of pages) {
-      const lines = text(page).matchAll(/(?:^|[`$&|] ?)(?:agent\/bin\/)?ambit ([a-z][^`\n]*)/gm)
-      for (const [, line = ''] of lines)
-        yield {
-          page,
-          words: line
-            .split(/ (?:#|\||&&|--(?= |$))/)[0]!
-            .trim()
-            .split(/\s+/),
-        }
+      // A command run inside a pod is a use of its own.
+      for (const line of text(page).replaceAll(' -- ambit ', '\nambit ').split(/[\n`]/)) {
+        const [, use] = /^(?:.*[$(&|] ?)?\s*(?:agent\/bin\/)?ambit ([a-z].*)$/.exec(line) ?? []
+        if (use !== undefined)
+          yield {
+            page,
+            words: use
+              .split(/ (?:#|\||&&|--(?= |$))/)[0]!
+              .trim()
+              .split(/\s+/),
+          }
+      }
     }
   }
 

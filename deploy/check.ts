@@ -26,8 +26,26 @@ const node = process.execPath
 const c = [...sources('bpf', ['.c', '.h']), ...sources('native', ['.c', '.h', '.cc'])]
 const results = [
   step('types', node, ['node_modules/typescript/bin/tsc', '--noEmit', '-p', '.']),
-  step('lint', node, ['node_modules/oxlint/bin/oxlint', '--type-aware', '--quiet', 'agent', 'native', 'test', 'deploy']),
-  step('format', node, ['node_modules/prettier/bin/prettier.cjs', '--check', '--log-level=warn', 'agent', 'native', 'test', 'deploy', '*.md', '*.ts']),
+  step('lint', node, [
+    'node_modules/oxlint/bin/oxlint',
+    '--type-aware',
+    '--quiet',
+    'agent',
+    'native',
+    'test',
+    'deploy',
+  ]),
+  step('format', node, [
+    'node_modules/prettier/bin/prettier.cjs',
+    '--check',
+    '--log-level=warn',
+    'agent',
+    'native',
+    'test',
+    'deploy',
+    '*.md',
+    '*.ts',
+  ]),
   c.length === 0 || step('format of C', node, ['node_modules/clang-format/index.js', '--dry-run', '--Werror', ...c]),
   step('import law', node, ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', 'test/floors.test.ts']),
 ]

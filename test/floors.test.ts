@@ -53,9 +53,13 @@ function importsBelow(folder: string): Import[] {
     const file = relative(root, join(entry.parentPath, entry.name))
     if (file.includes('/gen/') || file.includes('/build/')) continue
     const text = readFileSync(join(root, file), 'utf8')
-    for (const match of text.matchAll(/(?:^|\n)\s*(?:import|export)\b[^'"\n]*?(?:\bfrom\s*)?['"]([^'"\n]+)['"]|\bimport\(\s*['"]([^'"]+)['"]|\}\s*from\s*['"]([^'"]+)['"]/g)) {
+    for (const match of text.matchAll(
+      /(?:^|\n)\s*(?:import|export)\b[^'"\n]*?(?:\bfrom\s*)?['"]([^'"\n]+)['"]|\bimport\(\s*['"]([^'"]+)['"]|\}\s*from\s*['"]([^'"]+)['"]/g,
+    )) {
       const specifier = match[1] ?? match[2] ?? match[3] ?? ''
-      const target = specifier.startsWith('.') ? relative(root, resolve(dirname(join(root, file)), specifier)) : specifier
+      const target = specifier.startsWith('.')
+        ? relative(root, resolve(dirname(join(root, file)), specifier))
+        : specifier
       found.push({ file, line: text.slice(0, match.index + match[0].length).split('\n').length, target })
     }
   }

@@ -44,7 +44,8 @@ struct sample_event {
 	char text[12];
 };
 
-/* The ring's records have no type of their own in BTF: a global pointer names it for the generator. */
+/* The ring's records have no type of their own in BTF: a global pointer names it for the generator.
+ */
 const struct sample_event *export_event __attribute__((unused));
 
 struct {
@@ -182,7 +183,8 @@ int emit(struct sample_burst *burst)
 	__u32 dropped = 0;
 
 	for (__u32 i = 0; i < 2000; i++) {
-		struct sample_event event = {.sequence = i, .size = burst->records, .text = "event"};
+		struct sample_event event = {
+			.sequence = i, .size = burst->records, .text = "event"};
 
 		if (i >= burst->records)
 			break;

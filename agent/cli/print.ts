@@ -37,7 +37,7 @@ export function table(headings: readonly string[], rows: readonly (readonly stri
 const ESCAPES = /\u001b\[[0-9;]*m/g
 
 function displayWidth(text: string): number {
-  return [...text.replaceAll(ESCAPES, '')].length
+  return Array.from(text.replaceAll(ESCAPES, '')).length
 }
 
 const CODES = { red: 31, green: 32, yellow: 33, dim: 2, bold: 1 } as const

@@ -172,7 +172,7 @@ async function showTraffic(sandbox: Sandbox, wanted: Configured, findings: Findi
     return
   }
   const client = sandbox.find('frontend')
-  for (const [name, count] of Object.entries(summary.pods).toSorted())
+  for (const [name, count] of Object.entries(summary.pods).toSorted(([a], [b]) => a.localeCompare(b)))
     say(`    ${client.name} (${client.node.name}) → waypoint → ${name} (${sandbox.find(name).node.name})  ${count}`)
   const errors = Object.entries(summary.errors).map(([code, count]) => `${count} × ${code}`)
   const codes = Object.entries(summary.codes).map(([code, count]) => `${count} × ${code}`)

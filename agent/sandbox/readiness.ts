@@ -36,7 +36,8 @@ export function probeOf(container: Container): ProbeSpec | undefined {
   const headers: Record<string, string> = {}
   for (const item of Array.isArray(http?.['httpHeaders']) ? (http['httpHeaders'] as unknown[]) : []) {
     const header = record(item)
-    if (typeof header?.['name'] === 'string') headers[header['name']] = String(header['value'] ?? '')
+    const value = header?.['value']
+    if (typeof header?.['name'] === 'string') headers[header['name']] = typeof value === 'string' ? value : ''
   }
   return {
     kind: http ? 'http' : 'tcp',

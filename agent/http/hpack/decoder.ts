@@ -48,8 +48,8 @@ export class HpackDecoder {
     let slots = 1
     while (slots < limit / ENTRY_OVERHEAD) slots *= 2
     this.#mask = slots - 1
-    this.#names = new Array<string>(slots).fill('')
-    this.#values = new Array<string>(slots).fill('')
+    this.#names = Array.from({ length: slots }, () => '')
+    this.#values = Array.from({ length: slots }, () => '')
     this.#faults = new Uint8Array(slots)
   }
 

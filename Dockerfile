@@ -11,7 +11,7 @@ RUN npm ci --ignore-scripts
 FROM modules AS packages
 RUN npm prune --omit=dev && rm -rf node_modules/node-linux-*/include node_modules/node-linux-*/share node_modules/node-addon-api
 
-# The addon and the kernel programs.
+# The addons and the kernel programs.
 FROM modules AS build
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential clang llvm libbpf-dev pkg-config python3 && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
@@ -19,19 +19,21 @@ COPY agent/bin/node agent/bin/node
 COPY binding.gyp binding.gyp
 COPY native/build.sh native/build.sh
 COPY native/bpf/src native/bpf/src
+COPY native/io/src native/io/src
 COPY bpf bpf
 RUN native/build.sh && bpf/build.sh
 
 # What is shipped.
 FROM debian:bookworm-slim AS image
-# libatomic1 and libstdc++6 for Node, libbpf1 with libelf1 for the addon.
+# libatomic1 and libstdc++6 for Node, libbpf1 with libelf1 for the addons.
 RUN apt-get update && apt-get install -y --no-install-recommends libatomic1 libbpf1 libelf1 libstdc++6 && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/ambit
 COPY --from=packages /src/node_modules node_modules
-COPY --from=build /src/build/Release/ambit_bpf.node build/Release/ambit_bpf.node
+COPY --from=build /src/build/Release/ambit_bpf.node /src/build/Release/ambit_io.node build/Release/
 COPY --from=build /src/bpf/build/*.bpf.o bpf/build/
 COPY package.json LICENSE ./
 COPY native/bpf/*.ts native/bpf/
+COPY native/io/index.ts native/io/index.ts
 COPY native/bpf/gen native/bpf/gen
 COPY agent agent
 # Nobody in particular: the waypoint and the control plane need no rights. The agent's DaemonSet asks for root and the

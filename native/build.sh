@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the addon of native/bpf into build/Release/ambit_bpf.node, offline, with the pinned Node's headers. Does nothing
+# Builds the addons of native/bpf and native/io into build/Release/, offline, with the pinned Node's headers. Does nothing
 # when the sources, the Node and libbpf are those of the last build. What is missing on the machine it names.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -25,19 +25,19 @@ command -v pkg-config >/dev/null && { pkg-config --exists libbpf || missing="$mi
 	echo "native/build.sh: missing:$missing (apt-get install build-essential python3 pkg-config libbpf-dev)" >&2
 	exit 1
 }
-stamp=build/ambit_bpf.stamp
+stamp=build/addons.stamp
 want=$( (
-	cat binding.gyp native/bpf/src/*.cc native/bpf/src/*.h node_modules/node-addon-api/package.json "$nodedir/package.json"
+	cat binding.gyp native/*/src/*.cc native/*/src/*.h node_modules/node-addon-api/package.json "$nodedir/package.json"
 	pkg-config --modversion libbpf
 ) | sha256sum)
-if [ -f build/Release/ambit_bpf.node ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
+if [ -f build/Release/ambit_bpf.node ] && [ -f build/Release/ambit_io.node ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
 
 # Two builds at once (two test runs) would write the same files.
 mkdir -p build
 exec 9>build/.lock
 flock 9
-if [ -f build/Release/ambit_bpf.node ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
-echo "native/build.sh: building the addon" >&2
+if [ -f build/Release/ambit_bpf.node ] && [ -f build/Release/ambit_io.node ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
+echo "native/build.sh: building the addons" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # Not `rebuild`: it would remove build/ with the lock inside. The pinned Node answers the `node -p` in binding.gyp.

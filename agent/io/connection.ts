@@ -1,6 +1,6 @@
 // The connection contract: what everything that carries the mesh's traffic is written against (design: ARCHITECTURE.md,
-// "Connections"). Implementations: node/ here (Node's net and tls), native batched I/O (later), and an HTTP/2 CONNECT stream
-// (agent/http/http2/tunnel). Nothing above may know which one it holds. Must not live here: protocols, kernel maps, policy.
+// "Connections"). Implementations: native/ here (natively batched I/O, what every program uses), node/ (Node's net and tls, its independent
+// double in tests), and an HTTP/2 CONNECT stream (agent/http/http2/tunnel). Nothing above may know which one it holds. Must not live here: protocols, kernel maps, policy.
 
 /** An IP endpoint in canonical text form (IPv6 lower case and compressed, v4-mapped always written as IPv4), or a unix path with port 0. */
 export interface Endpoint {
@@ -40,6 +40,7 @@ export interface Connection {
   /**
    * Queues bytes[start, end). The range must not change until the turn ends (the call-back or task that called `write`);
    * what was not taken by then the implementation copies and keeps. Writing after `end` or after a close is a no-op.
+   * Ranges of the arena and of the slab (slab.ts) are cheapest: the native transport sends them without a copy.
    */
   write(bytes: Uint8Array, start?: number, end?: number): void
   /** Stops delivery. For a stream: gives no window. Bytes already read may still be delivered in the same turn. */
@@ -66,7 +67,7 @@ export interface ConnectionHandler {
   onOpen(connection: Connection, info: OpenInfo): void
   /** arena[start, end) is valid until the turn ends; it may be written on to another connection without a copy. */
   onRead(connection: Connection, arena: Uint8Array, start: number, end: number): void
-  /** `pending` fell to zero after having been above zero. */
+  /** `pending` fell to zero after bytes had to wait for the peer, or after the owner had seen it at 65 536 or more. */
   onDrain(connection: Connection): void
   /** The peer ended its direction cleanly (FIN after close_notify, END_STREAM). Never after a reset or truncation. */
   onEnd(connection: Connection): void
@@ -88,6 +89,8 @@ export interface TlsPeer {
   readonly serverName: string
   readonly endpoint: Endpoint
   readonly local: Endpoint
+  /** An earlier session was resumed: the chain was checked then (not more than an hour ago), its dates again now. */
+  readonly resumed?: boolean
 }
 
 export interface TlsSettings {
@@ -100,6 +103,11 @@ export interface TlsSettings {
   readonly alpn: readonly string[]
   /** SNI to send; absent sends none. */
   readonly serverName?: string
+  /**
+   * Client side: sessions are kept and resumed under this name, which must tell the local workload and the peer apart from all
+   * others; they go with the certificate or the trust they were made under. Absent: no session is resumed.
+   */
+  readonly sessionKey?: string
   /** Server side: ask for and require a client certificate. Default true: mutual TLS. */
   readonly requestCertificate?: boolean
   /** Oldest version accepted; default 'TLSv1.3'. */
@@ -120,6 +128,8 @@ export interface ListenOptions {
   readonly handshakeTimeoutMs?: number
   /** Bound on open connections of this listener; further ones are closed at once and counted in `refused`. Default 65 536. */
   readonly maxConnections?: number
+  /** A connection on which no byte moves either way for this long is cut with IO_IDLE. Default: never. */
+  readonly idleTimeoutMs?: number
   /** Several processes may share the port. */
   readonly reusePort?: boolean
   /** IPv6 listener that refuses IPv4. */
@@ -131,6 +141,9 @@ export interface Listener {
   readonly address: Endpoint
   readonly connections: number
   readonly refused: number
+  /** Stops accepting; clients wait in the kernel's queue until `resume`. */
+  pause(): void
+  resume(): void
   /** Closes this descriptor only (never shuts the socket down) and leaves accepted connections alone. */
   stop(): Promise<void>
 }
@@ -147,6 +160,8 @@ export interface ConnectOptions {
   readonly tls?: TlsSettings
   /** Connect and handshake must be done in this time. Default 10 000 ms. */
   readonly timeoutMs?: number
+  /** As in ListenOptions. */
+  readonly idleTimeoutMs?: number
   /** Initial value of `connection.slot`. */
   readonly slot?: unknown
 }

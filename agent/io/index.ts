@@ -1,3 +1,15 @@
-// What other rooms import of io: the contract and the transport in use. Must not live here: code.
+// What other rooms import of io: the contract and the transports. Must not live here: behaviour.
+import type { Transport } from './connection.ts'
+import { createNativeTransport } from './native/transport.ts'
+
 export type * from './connection.ts'
+export { createNativeTransport, type NativeTransportOptions } from './native/transport.ts'
 export { createNodeTransport, nodeTransport, type NodeTransportOptions } from './node/transport.ts'
+
+let native: Transport | undefined
+
+/** The transport every program uses, on the system's clock: natively batched I/O, started at first use. */
+export const transport: Transport = {
+  listen: (options) => (native ??= createNativeTransport()).listen(options),
+  connect: (options) => (native ??= createNativeTransport()).connect(options),
+}

@@ -6,7 +6,7 @@ import { envInteger, envString } from '../base/env.ts'
 import { AmbitError, messageOf } from '../base/errors.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { openLog, type Logger } from '../base/log.ts'
-import { createNodeTransport } from '../io/index.ts'
+import { transport } from '../io/index.ts'
 import { MeshState } from '../mesh/state.ts'
 import { CertificateManager } from '../pki/manager.ts'
 import { AccessLog } from '../telemetry/access-log.ts'
@@ -22,7 +22,7 @@ import { parseFlags, type AgentFlags } from './flags.ts'
 import { configDump } from './observe/dump.ts'
 import { Flows } from './observe/flow.ts'
 import { agentMetrics, type AgentParts } from './observe/metrics.ts'
-import { duplicate, ownCgroupId } from './redirect/descriptors.ts'
+import { ownCgroupId } from './redirect/descriptors.ts'
 import { openRedirect } from './redirect/redirect.ts'
 import { Tunnels } from './tunnel/tunnels.ts'
 
@@ -132,7 +132,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, drain
 
   const running = new Tunnels({
     node: flags.node,
-    transport: createNodeTransport({ duplicate }),
+    transport,
     redirect,
     certificates,
     view: () => (known ? state : undefined),

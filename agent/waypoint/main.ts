@@ -7,7 +7,7 @@ import { splitHostPort } from '../base/ip.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { openLog, type Logger } from '../base/log.ts'
 import { AmbitError } from '../base/errors.ts'
-import { nodeTransport } from '../io/index.ts'
+import { transport } from '../io/index.ts'
 import type { Identity } from '../mesh/identity.ts'
 import type { Place } from '../mesh/localize.ts'
 import { MeshState } from '../mesh/state.ts'
@@ -99,7 +99,7 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
     place,
     state,
     certificates,
-    transport: nodeTransport,
+    transport,
     clock,
     random: Math.random,
     log,

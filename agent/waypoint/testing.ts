@@ -13,7 +13,7 @@ import { TunnelPool } from '../http/hbone/pool.ts'
 import { acceptTunnel, http2Server, tunnelServer } from '../http/http2/index.ts'
 import { header } from '../http/message.ts'
 import type { Connection, ConnectionHandler, Listener } from '../io/connection.ts'
-import { nodeTransport } from '../io/index.ts'
+import { transport } from '../io/index.ts'
 import { Relay } from '../io/relay.ts'
 import { formatIdentity, type Identity } from '../mesh/identity.ts'
 import type { Policy } from '../mesh/policy.ts'
@@ -79,7 +79,7 @@ export class World {
       place: { network: '', clusterId: 'Kubernetes', node: 'n', locality: { region: '', zone: '', subzone: '' } },
       state: this.state,
       certificates,
-      transport: nodeTransport,
+      transport,
       clock: systemClock,
       random: Math.random,
       log: silentLog,
@@ -179,11 +179,11 @@ export class World {
       relays.add(relay)
       const handler: ConnectionHandler = relay.first
       relay.attach(acceptTunnel(exchange, [], handler))
-      relay.expect(nodeTransport.connect({ host: target?.host ?? '', port: target?.port ?? 0, handler: relay.second }))
+      relay.expect(transport.connect({ host: target?.host ?? '', port: target?.port ?? 0, handler: relay.second }))
     })
     const server = http2Server(events)
     const own = identity(more.certificate ?? workload.serviceAccount)
-    const listener = await nodeTransport.listen({
+    const listener = await transport.listen({
       host: this.address(host),
       port: 15008,
       tls: serverTls(this.#certificates, own, this.state),
@@ -203,7 +203,7 @@ export class World {
     const pool = new TunnelPool<{ key: string }>({
       clock: systemClock,
       open: (_target, handler) =>
-        nodeTransport.connect({
+        transport.connect({
           host: this.address(2),
           port: 15008,
           source: this.address(from),
@@ -236,7 +236,7 @@ export class World {
       onEnd: (connection) => relayOf(connection).first.onEnd(connection),
       onClose: (connection, error) => relayOf(connection).first.onClose(connection, error),
     }
-    const listener: Listener = await nodeTransport.listen({ host: '127.0.0.1', port: 0, handler: front })
+    const listener: Listener = await transport.listen({ host: '127.0.0.1', port: 0, handler: front })
     this.#stops.push(async () => {
       await listener.stop()
       pool.close()

@@ -1,7 +1,7 @@
 // A small server on http/ and io/ for h2spec to judge: answers every request once it is complete, echoes its length.
 import type { ServerEvents, ServerExchange } from '../../agent/http/message.ts'
 import { http2Server } from '../../agent/http/http2/index.ts'
-import { nodeTransport, type Listener } from '../../agent/io/index.ts'
+import { transport, type Listener } from '../../agent/io/index.ts'
 
 const BODY = Buffer.from('judged by h2spec\n')
 
@@ -34,5 +34,5 @@ function answer(exchange: ServerExchange): void {
 export function startH2specServer(): Promise<Listener> {
   // h2spec sends frames just above the largest size; RFC 9113's smallest keeps that cheap.
   const server = http2Server(events, { maxFrameSize: 16_384 })
-  return nodeTransport.listen({ handler: server, host: '127.0.0.1', port: 0 })
+  return transport.listen({ handler: server, host: '127.0.0.1', port: 0 })
 }

@@ -2,7 +2,7 @@
 // each. Must not live here: expectations.
 import { cgroupId } from '../../native/bpf/index.ts'
 import { openRedirect } from '../../agent/node/redirect/redirect.ts'
-import { nodeTransport } from '../../agent/io/node/transport.ts'
+import { transport } from '../../agent/io/index.ts'
 import type { ConnectionHandler } from '../../agent/io/connection.ts'
 import type { PodHandle } from '../../agent/node/redirect/contract.ts'
 
@@ -34,7 +34,7 @@ for (const pod of orders.pods) {
       onEnd: (connection) => connection.end(),
       onClose() {},
     }
-    await nodeTransport.listen({ fd: listeners[kind], handler })
+    await transport.listen({ fd: listeners[kind], handler })
   }
 }
 say({ ready: true, enrolled: redirect.enrolled() })

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { systemClock } from '../../agent/base/clock.ts'
 import { silentLog } from '../../agent/base/log.ts'
-import { nodeTransport } from '../../agent/io/node/transport.ts'
+import { transport } from '../../agent/io/index.ts'
 import type { Listener } from '../../agent/io/connection.ts'
 import type { MeshState } from '../../agent/mesh/state.ts'
 import type { Enrollment, RegisteredPod } from '../../agent/node/enroll/contract.ts'
@@ -35,7 +35,7 @@ describe('enrolment on a real node', () => {
       log: silentLog,
       clock: systemClock,
       onEnrolled: async ({ uid }, listeners) => {
-        listening.set(uid, await nodeTransport.listen({ fd: listeners.outbound, handler: outbound }))
+        listening.set(uid, await transport.listen({ fd: listeners.outbound, handler: outbound }))
       },
       onUnenrolled: async ({ uid }) => listening.get(uid)?.stop(),
     })

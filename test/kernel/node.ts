@@ -3,7 +3,7 @@
 import { openRedirect } from '../../agent/node/redirect/redirect.ts'
 import type { PodListeners, Redirect } from '../../agent/node/redirect/contract.ts'
 import type { Connection, ConnectionHandler, Endpoint, Listener, OpenInfo } from '../../agent/io/connection.ts'
-import { nodeTransport } from '../../agent/io/node/transport.ts'
+import { transport } from '../../agent/io/index.ts'
 import { cgroupId } from '../../native/bpf/index.ts'
 import { World, type Pod } from '../world/netns.ts'
 
@@ -102,7 +102,7 @@ export class TestNode {
     const plaintext = new Queue(this)
     for (const [kind, handler] of Object.entries({ outbound, hbone, plaintext })) {
       const fd = listeners[kind as keyof PodListeners]
-      this.#listening.push(await nodeTransport.listen({ fd, handler }))
+      this.#listening.push(await transport.listen({ fd, handler }))
     }
     return { listeners, outbound, hbone, plaintext }
   }
@@ -112,7 +112,7 @@ export class TestNode {
     const family = to.address.includes(':') ? 6 : 4
     const fd = this.redirect.socket(pod.name, { family, ...(client === undefined ? {} : { client }) })
     const queue = new Queue(this)
-    const connection = nodeTransport.connect({ handler: queue, fd, host: to.address, port: to.port })
+    const connection = transport.connect({ handler: queue, fd, host: to.address, port: to.port })
     return { connection, queue }
   }
 

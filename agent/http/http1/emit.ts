@@ -2,7 +2,7 @@
 // that would break a line is refused. Must not live here: which framing applies (server.ts, client.ts).
 import { AmbitError } from '../../base/errors.ts'
 import type { Connection } from '../../io/connection.ts'
-import { slab } from '../http2/slab.ts'
+import { slab } from '../../io/slab.ts'
 import type { Headers } from '../message.ts'
 import { HOP_BY_HOP } from './fields.ts'
 import { NOT_IN_TRAILERS } from './head.ts'

@@ -5,7 +5,7 @@ import { Agent, createServer, request as nodeRequest, type IncomingMessage, type
 import { Duplex } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Listener } from '../../io/connection.ts'
-import { nodeTransport } from '../../io/index.ts'
+import { transport } from '../../io/index.ts'
 import type { ClientEvents, ExchangeError, Headers, RequestHead, ResponseHead } from '../message.ts'
 import { http1Client } from './client.ts'
 import { http1Server } from './server.ts'
@@ -17,7 +17,7 @@ describe('our server with the client of node:http', () => {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
 
   beforeAll(async () => {
-    listener = await nodeTransport.listen({ handler: http1Server(events), host: '127.0.0.1', port: 0 })
+    listener = await transport.listen({ handler: http1Server(events), host: '127.0.0.1', port: 0 })
   })
   afterAll(async () => {
     agent.destroy()
@@ -112,7 +112,7 @@ describe('our client with the server of node:http', () => {
   function open() {
     return new Promise<ReturnType<typeof http1Client>>((resolve) => {
       const client = http1Client({ onAvailable: () => resolve(client), onDraining() {}, onClose() {} })
-      nodeTransport.connect({ host: '127.0.0.1', port, handler: client.handler, slot: client.slot })
+      transport.connect({ host: '127.0.0.1', port, handler: client.handler, slot: client.slot })
     })
   }
 

@@ -2,7 +2,7 @@
 import http2 from 'node:http2'
 import type { AddressInfo, Socket } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
-import { nodeTransport } from '../../io/index.ts'
+import { transport } from '../../io/index.ts'
 import {
   header,
   type ClientEvents,
@@ -61,7 +61,7 @@ class Echo implements ServerEvents {
 
 async function serve(events: ServerEvents, options: Http2Options = {}): Promise<{ port: number; server: Http2Server }> {
   const server = http2Server(events, options)
-  const listener = await nodeTransport.listen({ handler: server, host: '127.0.0.1', port: 0 })
+  const listener = await transport.listen({ handler: server, host: '127.0.0.1', port: 0 })
   cleanups.push(async () => {
     server.close()
     await listener.stop()
@@ -319,11 +319,7 @@ async function nodeServer(
   server.on('stream', onStream)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const events = new Client()
-  const session = connectHttp2(
-    nodeTransport,
-    { host: '127.0.0.1', port: (server.address() as AddressInfo).port },
-    events,
-  )
+  const session = connectHttp2(transport, { host: '127.0.0.1', port: (server.address() as AddressInfo).port }, events)
   await events.until(() => session.available > 0)
   cleanups.push(() => {
     session.close()

@@ -1,7 +1,7 @@
 // Tunnels as connections: the contract's own suite, and what only a tunnel has: refusals, verdicts that take time.
 import { describe, expect, it } from 'vitest'
 import { describeTransport, Recorder, type MakePair } from '../../io/contract.ts'
-import { nodeTransport } from '../../io/index.ts'
+import { transport } from '../../io/index.ts'
 import type { ConnectionHandler } from '../../io/connection.ts'
 import type { ClientSession, ServerExchange, SessionEvents } from '../message.ts'
 import {
@@ -45,9 +45,9 @@ interface World {
 
 async function world(onTunnel: OnTunnel): Promise<World> {
   const server = http2Server(tunnelServer(onTunnel))
-  const listener = await nodeTransport.listen({ handler: server, host: '127.0.0.1', port: 0 })
+  const listener = await transport.listen({ handler: server, host: '127.0.0.1', port: 0 })
   const waiter = new Waiter()
-  connectHttp2(nodeTransport, { host: '127.0.0.1', port: listener.address.port }, waiter)
+  connectHttp2(transport, { host: '127.0.0.1', port: listener.address.port }, waiter)
   const session = await waiter.available
   return {
     session,

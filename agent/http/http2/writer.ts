@@ -19,7 +19,7 @@ import {
   SETTINGS,
   WINDOW_UPDATE,
 } from './constants.ts'
-import { slab } from './slab.ts'
+import { slab } from '../../io/slab.ts'
 
 /** Bodies up to this length are copied beside their frame header: one range to send instead of two. */
 const COPY_BELOW = 1_024

@@ -5,7 +5,7 @@ import { AmbitError } from '../../base/errors.ts'
 import type { AbortReason, Connection, ConnectionHandler, OpenInfo } from '../connection.ts'
 import { BLOCK_SIZE, giveBlock, takeBlock } from './blocks.ts'
 import { readBytes } from './collect.ts'
-import { abortError, closedError, streamError, truncatedError } from './errors.ts'
+import { abortError, closedError, handlerError, streamError, truncatedError } from '../errors.ts'
 import { endedByCloseNotify, fdOf, handleOf, resetBelowTls, type RawHandle } from './internals.ts'
 
 const UNKNOWN = { address: '', port: 0 }
@@ -284,11 +284,6 @@ export class NodeConnection implements Connection {
 
   /** The handler threw: its bug, reported through onClose and never through the event loop. */
   #bug(error: unknown): void {
-    this.fail(
-      new AmbitError('IO_HANDLER_FAILED', `The handler of the connection with ${this.#target} threw.`, {
-        hint: 'This is a defect in Ambit; please report it with the cause.',
-        cause: error,
-      }),
-    )
+    this.fail(handlerError(this.#target, error))
   }
 }

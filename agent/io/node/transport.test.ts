@@ -11,7 +11,7 @@ import type { KeyPair, Listener, ListenOptions, TlsPeer, TlsSettings } from '../
 import { describeTransport, Recorder, type MakePair } from '../contract.ts'
 import { nodeTransport } from '../index.ts'
 import { handleOf } from './internals.ts'
-import { testRoot, type TestRoot } from './testcerts.ts'
+import { testRoot, type TestRoot } from '../testcerts.ts'
 
 const CLIENT = 'spiffe://cluster.local/ns/shop/sa/frontend'
 const SERVER = 'spiffe://cluster.local/ns/shop/sa/my-service'

@@ -1,7 +1,7 @@
 // The connection contract over Node's net and tls: makes listeners and sockets, runs the deadlines, opens connections.
 // Must not live here: bytes (connection.ts), handshakes (tls.ts).
 import { createServer, Socket, type Server } from 'node:net'
-import { lstat, unlink } from 'node:fs/promises'
+import { unlink } from 'node:fs/promises'
 import { AmbitError } from '../../base/errors.ts'
 import { systemClock, type Clock, type Timer } from '../../base/clock.ts'
 import type {
@@ -15,7 +15,8 @@ import type {
   Transport,
 } from '../connection.ts'
 import { NodeConnection } from './connection.ts'
-import { connectError, handshakeError, listenError, timeoutError } from './errors.ts'
+import { connectError, describeTarget, handshakeError, listenError, timeoutError } from '../errors.ts'
+import { removeStale } from '../stale.ts'
 import { acceptTls, connectTls, type Handshake } from './tls.ts'
 
 const DEFAULT_TIMEOUT = 10_000
@@ -38,13 +39,6 @@ function endpoint(address: string | undefined, port: number | undefined): Endpoi
   return { address: mapped ? text.slice(7) : text.toLowerCase(), port: port ?? 0 }
 }
 
-function describe(where: { host?: string; port?: number; path?: string; fd?: number }): string {
-  if (where.path !== undefined) return where.path
-  if (where.host === undefined && where.port === undefined) return `descriptor ${where.fd ?? -1}`
-  const host = where.host ?? '*'
-  return `${host.includes(':') ? `[${host}]` : host}:${where.port ?? 0}`
-}
-
 function infoOf(local: Endpoint, peer: Endpoint, handshake?: Handshake): OpenInfo {
   return handshake
     ? { local, peer, ...handshake, secure: true }
@@ -64,6 +58,10 @@ class NodeListener implements Listener {
     this.#path = path
   }
 
+  /** Node's servers cannot stop accepting and go on later. */
+  pause(): void {}
+  resume(): void {}
+
   stop(): Promise<void> {
     // close() reports back only when the last accepted connection is gone; the descriptor itself is closed at once.
     this.#stopped ??= (async () => {
@@ -73,20 +71,6 @@ class NodeListener implements Listener {
     })()
     return this.#stopped
   }
-}
-
-/** Removes a socket file nobody listens on, as a crashed predecessor leaves it; anything else at the path stays. */
-async function removeStale(path: string): Promise<void> {
-  const found = await lstat(path).catch(() => undefined)
-  if (!found?.isSocket()) return
-  const alive = await new Promise<boolean>((resolve) => {
-    const probe = new Socket()
-    probe.once('connect', () => resolve(true))
-    probe.once('error', () => resolve(false))
-    probe.connect({ path })
-  })
-  if (alive) throw Object.assign(new Error('a program listens on it'), { code: 'EADDRINUSE' })
-  await unlink(path)
 }
 
 export function createNodeTransport(options: NodeTransportOptions = {}): Transport {
@@ -99,7 +83,7 @@ export function createNodeTransport(options: NodeTransportOptions = {}): Transpo
   }
 
   async function listen(wanted: ListenOptions): Promise<Listener> {
-    const target = describe(wanted)
+    const target = describeTarget(wanted)
     const { handler, tls } = wanted
     const limit = wanted.maxConnections ?? DEFAULT_CONNECTIONS
     const handshakeTimeout = wanted.handshakeTimeoutMs ?? DEFAULT_TIMEOUT
@@ -186,7 +170,7 @@ export function createNodeTransport(options: NodeTransportOptions = {}): Transpo
   }
 
   function connect(wanted: ConnectOptions): Connection {
-    const target = describe(wanted)
+    const target = describeTarget(wanted)
     const timeout = wanted.timeoutMs ?? DEFAULT_TIMEOUT
     let timer: Timer | undefined
     const connection = new NodeConnection(wanted.handler, target, wanted.slot, () => timer?.cancel())

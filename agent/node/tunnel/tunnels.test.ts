@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { connectHttp2, openTunnel, TunnelRefused } from '../../http/http2/index.ts'
 import type { ClientSession } from '../../http/message.ts'
 import { Recorder } from '../../io/contract.ts'
-import { nodeTransport } from '../../io/index.ts'
+import { transport } from '../../io/index.ts'
 import { samplePolicy, sampleService } from '../../mesh/samples.ts'
 import { STATIC_STRICT } from '../../mesh/peer-authentication.ts'
 import type { Policy } from '../../mesh/policy.ts'
@@ -355,7 +355,7 @@ describe('the tunnel port', () => {
   async function session(uri: string): Promise<ClientSession> {
     return new Promise((resolve) => {
       connectHttp2(
-        nodeTransport,
+        transport,
         {
           host: server.address,
           port: 15008,

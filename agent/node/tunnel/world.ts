@@ -4,9 +4,9 @@
 import { connect as netConnect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { systemClock } from '../../base/clock.ts'
 import { silentLog } from '../../base/log.ts'
-import { nodeTransport } from '../../io/index.ts'
+import { transport } from '../../io/index.ts'
 import type { ConnectOptions, Endpoint, KeyPair, Listener, ListenOptions, Transport } from '../../io/connection.ts'
-import { testRoot } from '../../io/node/testcerts.ts'
+import { testRoot } from '../../io/testcerts.ts'
 import { formatIdentity, type Identity } from '../../mesh/identity.ts'
 import { sampleWorkload } from '../../mesh/samples.ts'
 import { MeshState } from '../../mesh/state.ts'
@@ -84,7 +84,7 @@ export class TestWorld implements Redirect, Transport {
   async listen(options: ListenOptions): Promise<Listener> {
     const where = this.#listeners.get(options.fd as number) as { host: string; port: number }
     const { handler, tls } = options
-    const listener = await nodeTransport.listen({ handler, ...where, ...(tls ? { tls } : {}) })
+    const listener = await transport.listen({ handler, ...where, ...(tls ? { tls } : {}) })
     this.bound.set(String(options.fd), listener.address.port)
     return listener
   }
@@ -95,8 +95,8 @@ export class TestWorld implements Redirect, Transport {
     this.#made.delete(fd as number)
     // The app's side: in a real pod the agent's own sockets go past the plaintext listener.
     const app = made.client === undefined ? undefined : this.apps.get(`${rest.host}:${rest.port}`)
-    if (made.client !== undefined) return nodeTransport.connect({ ...rest, host: '127.0.0.1', port: app ?? 1 })
-    return nodeTransport.connect({ ...rest, source: this.#addresses.get(made.uid) as string })
+    if (made.client !== undefined) return transport.connect({ ...rest, host: '127.0.0.1', port: app ?? 1 })
+    return transport.connect({ ...rest, source: this.#addresses.get(made.uid) as string })
   }
 
   socket(uid: string, options: { family: 4 | 6; client?: Endpoint }): number {

@@ -1,7 +1,7 @@
 // The codes of this room's refusals. A system error keeps its text and its syscall; what to try is said beside it.
 // Must not live here: deciding what to do about them.
-import { AmbitError, messageOf } from '../../base/errors.ts'
-import type { AbortReason } from '../connection.ts'
+import { AmbitError, messageOf } from '../base/errors.ts'
+import type { AbortReason } from './connection.ts'
 
 const CONNECT_CODES: Readonly<Record<string, readonly [code: string, hint: string]>> = {
   ECONNREFUSED: ['IO_CONNECT_REFUSED', 'Nothing listens there, or a policy refused the connection.'],
@@ -78,4 +78,24 @@ export function timeoutError(peer: string, what: 'connect' | 'handshake', ms: nu
         hint: 'Check that the address is up and that no NetworkPolicy blocks the port.',
       })
     : new AmbitError('IO_HANDSHAKE_TIMEOUT', `The TLS handshake with ${peer} took longer than ${ms} ms.`)
+}
+
+/** The handler threw: its bug, reported through onClose and never through the event loop. */
+export function handlerError(peer: string, error: unknown): AmbitError {
+  return new AmbitError('IO_HANDLER_FAILED', `The handler of the connection with ${peer} threw.`, {
+    hint: 'This is a defect in Ambit; please report it with the cause.',
+    cause: error,
+  })
+}
+
+export function idleError(peer: string, ms: number): AmbitError {
+  return new AmbitError('IO_IDLE', `Nothing moved on the connection with ${peer} for ${ms} ms.`)
+}
+
+/** What a listen or connect names, for messages: a path, HOST:PORT, or a descriptor. */
+export function describeTarget(where: { host?: string; port?: number; path?: string; fd?: number }): string {
+  if (where.path !== undefined) return where.path
+  if (where.host === undefined && where.port === undefined) return `descriptor ${where.fd ?? -1}`
+  const host = where.host ?? '*'
+  return `${host.includes(':') ? `[${host}]` : host}:${where.port ?? 0}`
 }

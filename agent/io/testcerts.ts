@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { KeyPair } from '../connection.ts'
+import type { KeyPair } from './connection.ts'
 
 export interface TestRoot {
   readonly certificate: string

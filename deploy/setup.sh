@@ -19,7 +19,7 @@ fail() {
 # To build and to run.
 packages="clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config build-essential python3 iproute2 nftables util-linux procps tcpdump curl"
 case "${1:-}" in
---test) packages="$packages curl netcat-openbsd jq openssl" ;;
+--test) packages="$packages curl netcat-openbsd jq openssl libssl-dev" ;;
 --bench) packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy" ;;
 '') ;;
 *) fail "unknown option '$1'" "deploy/setup.sh [--test|--bench]" ;;
@@ -60,7 +60,7 @@ if [ -n "$missing" ]; then
 fi
 
 mkdir -p build/setup
-want=$(cat package-lock.json package.json | sha256sum | cut -d' ' -f1)
+want=$(sha256sum package-lock.json | cut -d' ' -f1)
 if [ ! -d node_modules ] || [ "$(cat build/setup/npm 2>/dev/null)" != "$want" ]; then
 	command -v npm >/dev/null 2>&1 || fail "npm is not installed (any Node from 18 up will do, Ambit brings its own for running)." "apt-get install -y nodejs npm"
 	say "npm ci"

@@ -1,6 +1,9 @@
 #!/bin/sh
 # Builds the addons of native/bpf and native/io into build/Release/, offline, with the pinned Node's headers. Does nothing
 # when the sources, the Node and libbpf are those of the last build. What is missing on the machine it names.
+#   native/build.sh                  what runs
+#   native/build.sh --variant NAME   a test build of native/io as build/Release/ambit_io.NAME.node: faults (any system call can be
+#                                    made to fail), asan (the same under AddressSanitizer)
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -25,6 +28,33 @@ command -v pkg-config >/dev/null && { pkg-config --exists libbpf || missing="$mi
 	echo "native/build.sh: missing:$missing (apt-get install build-essential python3 pkg-config libbpf-dev)" >&2
 	exit 1
 }
+if [ "${1:-}" = --variant ]; then
+	variant=${2:?which variant: faults or asan}
+	case "$variant" in
+	faults) flags=-O2 ;;
+	asan) flags="-O1 -g -fno-omit-frame-pointer -fsanitize=address" ;;
+	*)
+		echo "native/build.sh: there is no variant '$variant'; faults or asan" >&2
+		exit 1
+		;;
+	esac
+	out=build/Release/ambit_io.$variant.node
+	stamp=build/ambit_io.$variant.stamp
+	want=$(cat native/build.sh native/io/src/*.cc native/io/src/*.h "$nodedir/package.json" | sha256sum)
+	if [ -f "$out" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
+	mkdir -p build/Release
+	exec 8>"build/.lock.$variant"
+	flock 8
+	if [ -f "$out" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
+	echo "native/build.sh: building $out" >&2
+	# shellcheck disable=SC2086
+	g++ -std=c++20 -fPIC -shared -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers \
+		-Wno-cast-function-type $flags -DAMBIT_IO_FAULTS -DNAPI_VERSION=9 -DNODE_ADDON_API_DISABLE_DEPRECATED \
+		-DNAPI_CPP_EXCEPTIONS -DBUILDING_NODE_EXTENSION -I"$nodedir/include/node" -Inode_modules/node-addon-api \
+		native/io/src/*.cc -o "$out"
+	printf '%s\n' "$want" >"$stamp"
+	exit 0
+fi
 stamp=build/addons.stamp
 want=$( (
 	cat binding.gyp native/*/src/*.cc native/*/src/*.h node_modules/node-addon-api/package.json "$nodedir/package.json"

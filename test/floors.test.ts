@@ -37,7 +37,7 @@ const HOMES: readonly { what: RegExp; homes: readonly string[]; tests?: boolean 
   { what: /^re2js/, homes: ['agent/base/regex.ts'] },
   { what: /^(node:)?http2$/, homes: ['agent/sandbox/app/'], tests: true },
   { what: /native\/bpf\//, homes: ['agent/node/redirect/', 'native/bpf/'], tests: true },
-  { what: /native\/io\//, homes: ['agent/io/', 'native/io/'] },
+  { what: /native\/io\//, homes: ['agent/io/', 'native/io/'], tests: true },
 ]
 
 interface Import {

@@ -53,7 +53,7 @@ export class NativeListener implements Listener, Owner {
   resume(): void {
     if (!this.#paused || this.#stopped) return
     this.#paused = false
-    if (!this.#resting) this.#parts.engine.native.pause(this.#id, false)
+    if (!this.#resting) this.#accept()
   }
 
   stop(): Promise<void> {
@@ -99,20 +99,28 @@ export class NativeListener implements Listener, Owner {
   acceptFailed(_errno: number): void {
     this.#failed++
     if (this.#resting || this.#stopped) return
-    this.#resting = true
-    const { engine, clock } = this.#parts
-    engine.native.pause(this.#id, true)
-    clock.after(
-      REST_MS,
-      () => {
-        this.#resting = false
-        if (!this.#paused && !this.#stopped) engine.native.pause(this.#id, false)
-      },
-      true,
-    )
+    this.#parts.engine.native.pause(this.#id, true)
+    this.#rest()
   }
 
   gone(): void {
     this.connections--
+  }
+
+  /** Accepts again; where the kernel has no memory for that either, later. */
+  #accept(): void {
+    if (this.#parts.engine.native.pause(this.#id, false) < 0) this.#rest()
+  }
+
+  #rest(): void {
+    this.#resting = true
+    this.#parts.clock.after(
+      REST_MS,
+      () => {
+        this.#resting = false
+        if (!this.#paused && !this.#stopped) this.#accept()
+      },
+      true,
+    )
   }
 }

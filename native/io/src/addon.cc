@@ -24,7 +24,7 @@ struct Handles {
 
 class Instance : public Sink {
  public:
-  Engine *engine = nullptr;
+  Engine* engine = nullptr;
 
   size_t Deliver(size_t count) override {
     Napi::HandleScope scope(env_);
@@ -52,7 +52,7 @@ class Instance : public Sink {
     if (handles_ != nullptr) uv_idle_start(&handles_->idle, OnIdle);
   }
 
-  void Start(const Napi::CallbackInfo &info) {
+  void Start(const Napi::CallbackInfo& info) {
     env_ = info.Env();
     Napi::Object memory = info[0].As<Napi::Object>();
     Shared shared;
@@ -60,15 +60,15 @@ class Instance : public Sink {
     Pin(memory, "slab", &shared.region[kSlab], &shared.region_size[kSlab]);
     Pin(memory, "copies", &shared.region[kCopies], &shared.region_size[kCopies]);
     size_t bytes = 0;
-    Pin(memory, "events", reinterpret_cast<uint8_t **>(&shared.events), &bytes);
+    Pin(memory, "events", reinterpret_cast<uint8_t**>(&shared.events), &bytes);
     shared.event_capacity = bytes / 16;
-    Pin(memory, "commands", reinterpret_cast<uint8_t **>(&shared.commands), &bytes);
+    Pin(memory, "commands", reinterpret_cast<uint8_t**>(&shared.commands), &bytes);
     shared.command_capacity = bytes / 16;
-    Pin(memory, "control", reinterpret_cast<uint8_t **>(&control_), &bytes);
-    Pin(memory, "pending", reinterpret_cast<uint8_t **>(&shared.pending), &bytes);
+    Pin(memory, "control", reinterpret_cast<uint8_t**>(&control_), &bytes);
+    Pin(memory, "pending", reinterpret_cast<uint8_t**>(&shared.pending), &bytes);
     shared.connections = bytes / 4;
     Pin(memory, "flags", &shared.flags, &bytes);
-    Pin(memory, "stamps", reinterpret_cast<uint8_t **>(&shared.stamps), &bytes);
+    Pin(memory, "stamps", reinterpret_cast<uint8_t**>(&shared.stamps), &bytes);
     on_turn_ = Napi::Persistent(info[1].As<Napi::Function>());
     napi_value name = Napi::String::New(env_, "ambit_io");
     napi_async_init(env_, nullptr, name, &context_);
@@ -76,7 +76,7 @@ class Instance : public Sink {
     if (engine->epoll_fd() < 0) {
       throw Napi::Error::New(env_, std::string("epoll_create1: ") + strerror(errno));
     }
-    uv_loop_t *loop = nullptr;
+    uv_loop_t* loop = nullptr;
     napi_get_uv_event_loop(env_, &loop);
     handles_ = new Handles();
     handles_->poll.data = handles_->idle.data = this;
@@ -90,7 +90,7 @@ class Instance : public Sink {
   // The process lives as long as something is open.
   void Keep() {
     if (handles_ == nullptr) return;
-    auto *handle = reinterpret_cast<uv_handle_t *>(&handles_->poll);
+    auto* handle = reinterpret_cast<uv_handle_t*>(&handles_->poll);
     if (engine->open() > 0) {
       uv_ref(handle);
     } else {
@@ -99,84 +99,85 @@ class Instance : public Sink {
   }
 
  private:
-  void Pin(const Napi::Object &memory, const char *name, uint8_t **at, size_t *size) {
+  void Pin(const Napi::Object& memory, const char* name, uint8_t** at, size_t* size) {
     auto array = memory.Get(name).As<Napi::TypedArray>();
     pinned_.push_back(Napi::Persistent(array.As<Napi::Object>()));
-    *at = static_cast<uint8_t *>(array.ArrayBuffer().Data()) + array.ByteOffset();
+    *at = static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
     *size = array.ByteLength();
   }
 
-  static void OnPoll(uv_poll_t *handle, int, int) {
-    auto *self = static_cast<Instance *>(handle->data);
+  static void OnPoll(uv_poll_t* handle, int, int) {
+    auto* self = static_cast<Instance*>(handle->data);
     self->engine->Turn();
     self->Keep();
   }
 
-  static void OnIdle(uv_idle_t *handle) {
-    auto *self = static_cast<Instance *>(handle->data);
+  static void OnIdle(uv_idle_t* handle) {
+    auto* self = static_cast<Instance*>(handle->data);
     uv_idle_stop(handle);
     self->engine->Turn();
     self->Keep();
   }
 
-  static void OnCleanup(napi_async_cleanup_hook_handle, void *data) {
-    auto *self = static_cast<Instance *>(data);
-    Handles *handles = self->handles_;
+  static void OnCleanup(napi_async_cleanup_hook_handle, void* data) {
+    auto* self = static_cast<Instance*>(data);
+    Handles* handles = self->handles_;
     self->handles_ = nullptr;
+    napi_async_destroy(self->env_, self->context_);
     handles->poll.data = handles->idle.data = handles;
-    auto closed = [](uv_handle_t *handle) {
-      auto *all = static_cast<Handles *>(handle->data);
+    auto closed = [](uv_handle_t* handle) {
+      auto* all = static_cast<Handles*>(handle->data);
       if (--all->open > 0) return;
       napi_remove_async_cleanup_hook(all->hook);
       delete all;
     };
-    uv_close(reinterpret_cast<uv_handle_t *>(&handles->poll), closed);
-    uv_close(reinterpret_cast<uv_handle_t *>(&handles->idle), closed);
+    uv_close(reinterpret_cast<uv_handle_t*>(&handles->poll), closed);
+    uv_close(reinterpret_cast<uv_handle_t*>(&handles->idle), closed);
     // After the poll has let go of its descriptor.
     delete self->engine;
     self->engine = nullptr;
   }
 
   Napi::Env env_{nullptr};
-  Handles *handles_ = nullptr;
+  Handles* handles_ = nullptr;
   napi_async_context context_ = nullptr;
   Napi::FunctionReference on_turn_;
   std::vector<Napi::ObjectReference> pinned_;
-  int32_t *control_ = nullptr;
+  int32_t* control_ = nullptr;
 };
 
-Instance &InstanceOf(const Napi::CallbackInfo &info) { return *info.Env().GetInstanceData<Instance>(); }
+Instance& InstanceOf(const Napi::CallbackInfo& info) { return *info.Env().GetInstanceData<Instance>(); }
 
-int32_t Int(const Napi::Value &value) { return value.As<Napi::Number>().Int32Value(); }
+int32_t Int(const Napi::Value& value) { return value.As<Napi::Number>().Int32Value(); }
 
-std::vector<uint8_t> BytesOf(const Napi::Value &value) {
+std::vector<uint8_t> BytesOf(const Napi::Value& value) {
   if (!value.IsTypedArray()) return {};
   auto bytes = value.As<Napi::Uint8Array>();
   return std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength());
 }
 
-std::string TextOf(const Napi::Value &value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : ""; }
+std::string TextOf(const Napi::Value& value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : ""; }
 
 // A socket address of 4 or 16 address bytes and a port; a path is one too. Length 0: it does not
 // fit.
-socklen_t AddressOf(const std::vector<uint8_t> &ip, int port, const std::string &path, sockaddr_storage *to) {
+socklen_t AddressOf(const std::vector<uint8_t>& ip, int port, const std::string& path, sockaddr_storage* to) {
   memset(to, 0, sizeof(*to));
   if (!path.empty()) {
-    auto *local = reinterpret_cast<sockaddr_un *>(to);
+    auto* local = reinterpret_cast<sockaddr_un*>(to);
     if (path.size() >= sizeof(local->sun_path)) return 0;
     local->sun_family = AF_UNIX;
     memcpy(local->sun_path, path.data(), path.size());
     return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + 1);
   }
   if (ip.size() == 4) {
-    auto *four = reinterpret_cast<sockaddr_in *>(to);
+    auto* four = reinterpret_cast<sockaddr_in*>(to);
     four->sin_family = AF_INET;
     four->sin_port = htons(static_cast<uint16_t>(port));
     memcpy(&four->sin_addr, ip.data(), 4);
     return sizeof(*four);
   }
   if (ip.size() == 16) {
-    auto *six = reinterpret_cast<sockaddr_in6 *>(to);
+    auto* six = reinterpret_cast<sockaddr_in6*>(to);
     six->sin6_family = AF_INET6;
     six->sin6_port = htons(static_cast<uint16_t>(port));
     memcpy(&six->sin6_addr, ip.data(), 16);
@@ -186,7 +187,7 @@ socklen_t AddressOf(const std::vector<uint8_t> &ip, int port, const std::string 
 }
 
 // An IPv4 address as an IPv6 socket needs it.
-std::vector<uint8_t> Mapped(const std::vector<uint8_t> &four) {
+std::vector<uint8_t> Mapped(const std::vector<uint8_t>& four) {
   std::vector<uint8_t> six(16, 0);
   six[10] = six[11] = 0xff;
   memcpy(six.data() + 12, four.data(), 4);
@@ -194,29 +195,29 @@ std::vector<uint8_t> Mapped(const std::vector<uint8_t> &four) {
 }
 
 // 16 address bytes and two of the port, IPv4 as v4-mapped; a unix socket is all zero.
-void Pack(const sockaddr_storage &from, uint8_t *to) {
+void Pack(const sockaddr_storage& from, uint8_t* to) {
   memset(to, 0, 18);
   if (from.ss_family == AF_INET) {
-    const auto &four = reinterpret_cast<const sockaddr_in &>(from);
+    const auto& four = reinterpret_cast<const sockaddr_in&>(from);
     to[10] = to[11] = 0xff;
     memcpy(to + 12, &four.sin_addr, 4);
     memcpy(to + 16, &four.sin_port, 2);
   } else if (from.ss_family == AF_INET6) {
-    const auto &six = reinterpret_cast<const sockaddr_in6 &>(from);
+    const auto& six = reinterpret_cast<const sockaddr_in6&>(from);
     memcpy(to, &six.sin6_addr, 16);
     memcpy(to + 16, &six.sin6_port, 2);
   }
 }
 
-Napi::Value Number(const Napi::CallbackInfo &info, double value) { return Napi::Number::New(info.Env(), value); }
+Napi::Value Number(const Napi::CallbackInfo& info, double value) { return Napi::Number::New(info.Env(), value); }
 
-Napi::Value Start(const Napi::CallbackInfo &info) {
+Napi::Value Start(const Napi::CallbackInfo& info) {
   InstanceOf(info).Start(info);
   return info.Env().Undefined();
 }
 
-Napi::Value Flush(const Napi::CallbackInfo &info) {
-  Instance &self = InstanceOf(info);
+Napi::Value Flush(const Napi::CallbackInfo& info) {
+  Instance& self = InstanceOf(info);
   self.engine->Flush(static_cast<size_t>(Int(info[0])));
   self.Keep();
   return info.Env().Undefined();
@@ -224,8 +225,8 @@ Napi::Value Flush(const Napi::CallbackInfo &info) {
 
 // listen({fd, ip, port, path, backlog, reusePort, ipv6Only, most, alpn?, request, minVersion}); fd
 // -1 makes the socket.
-Napi::Value Listen(const Napi::CallbackInfo &info) {
-  Instance &self = InstanceOf(info);
+Napi::Value Listen(const Napi::CallbackInfo& info) {
+  Instance& self = InstanceOf(info);
   Napi::Object options = info[0].As<Napi::Object>();
   int fd = Int(options.Get("fd"));
   int backlog = Int(options.Get("backlog"));
@@ -248,7 +249,7 @@ Napi::Value Listen(const Napi::CallbackInfo &info) {
     if (options.Get("reusePort").ToBoolean().Value()) {
       ok = setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0;
     }
-    if (!ok || bind(fd, reinterpret_cast<sockaddr *>(&address), length) < 0) {
+    if (!ok || bind(fd, reinterpret_cast<sockaddr*>(&address), length) < 0) {
       int error = errno;
       close(fd);
       return Number(info, -error);
@@ -273,36 +274,36 @@ Napi::Value Listen(const Napi::CallbackInfo &info) {
   return Number(info, id);
 }
 
-Napi::Value Stop(const Napi::CallbackInfo &info) {
-  Instance &self = InstanceOf(info);
+Napi::Value Stop(const Napi::CallbackInfo& info) {
+  Instance& self = InstanceOf(info);
   int result = self.engine->StopListening(Int(info[0]));
   self.Keep();
   return Number(info, result);
 }
 
-Napi::Value Pause(const Napi::CallbackInfo &info) {
+Napi::Value Pause(const Napi::CallbackInfo& info) {
   return Number(info, InstanceOf(info).engine->PauseListening(Int(info[0]), info[1].ToBoolean().Value()));
 }
 
-Napi::Value Refused(const Napi::CallbackInfo &info) {
-  Listener *found = InstanceOf(info).engine->listener(Int(info[0]));
+Napi::Value Refused(const Napi::CallbackInfo& info) {
+  Listener* found = InstanceOf(info).engine->listener(Int(info[0]));
   return Number(info, found == nullptr ? 0 : static_cast<double>(found->refused));
 }
 
 // Fills 18 bytes with the address a listener is bound to.
-Napi::Value Bound(const Napi::CallbackInfo &info) {
-  Listener *found = InstanceOf(info).engine->listener(Int(info[0]));
+Napi::Value Bound(const Napi::CallbackInfo& info) {
+  Listener* found = InstanceOf(info).engine->listener(Int(info[0]));
   if (found == nullptr) return Number(info, -EBADF);
   sockaddr_storage address{};
   socklen_t length = sizeof(address);
-  if (getsockname(found->fd, reinterpret_cast<sockaddr *>(&address), &length) < 0) return Number(info, -errno);
+  if (getsockname(found->fd, reinterpret_cast<sockaddr*>(&address), &length) < 0) return Number(info, -errno);
   Pack(address, info[1].As<Napi::Uint8Array>().Data());
   return Number(info, 0);
 }
 
 // connect({fd, ip, port, path, source?, tls?: {alpn, serverName, sessionKey, minVersion}})
-Napi::Value Connect(const Napi::CallbackInfo &info) {
-  Instance &self = InstanceOf(info);
+Napi::Value Connect(const Napi::CallbackInfo& info) {
+  Instance& self = InstanceOf(info);
   Napi::Object options = info[0].As<Napi::Object>();
   int fd = Int(options.Get("fd"));
   std::vector<uint8_t> ip = BytesOf(options.Get("ip"));
@@ -332,7 +333,7 @@ Napi::Value Connect(const Napi::CallbackInfo &info) {
       setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
       sockaddr_storage from;
       socklen_t size = AddressOf(source, 0, "", &from);
-      if (size == 0 || bind(fd, reinterpret_cast<sockaddr *>(&from), size) < 0) {
+      if (size == 0 || bind(fd, reinterpret_cast<sockaddr*>(&from), size) < 0) {
         int error = size == 0 ? EINVAL : errno;
         close(fd);
         return Number(info, -error);
@@ -345,43 +346,43 @@ Napi::Value Connect(const Napi::CallbackInfo &info) {
     tls = TlsState::Client(BytesOf(settings.Get("alpn")), TextOf(settings.Get("serverName")),
                            TextOf(settings.Get("sessionKey")), Int(settings.Get("minVersion")));
   }
-  int32_t id = self.engine->Connect(fd, reinterpret_cast<sockaddr *>(&address), length, std::move(tls));
+  int32_t id = self.engine->Connect(fd, reinterpret_cast<sockaddr*>(&address), length, std::move(tls));
   self.Keep();
   return Number(info, id);
 }
 
-Napi::Value Detach(const Napi::CallbackInfo &info) {
-  Instance &self = InstanceOf(info);
+Napi::Value Detach(const Napi::CallbackInfo& info) {
+  Instance& self = InstanceOf(info);
   int fd = self.engine->Detach(Int(info[0]));
   self.Keep();
   return Number(info, fd);
 }
 
-Napi::Value Fd(const Napi::CallbackInfo &info) {
-  Conn *conn = InstanceOf(info).engine->connection(Int(info[0]));
+Napi::Value Fd(const Napi::CallbackInfo& info) {
+  Conn* conn = InstanceOf(info).engine->connection(Int(info[0]));
   return Number(info, conn == nullptr ? -1 : conn->fd);
 }
 
 // Fills 36 bytes: local address, then the peer's.
-Napi::Value Names(const Napi::CallbackInfo &info) {
-  Conn *conn = InstanceOf(info).engine->connection(Int(info[0]));
+Napi::Value Names(const Napi::CallbackInfo& info) {
+  Conn* conn = InstanceOf(info).engine->connection(Int(info[0]));
   if (conn == nullptr || conn->fd < 0) return Number(info, -EBADF);
-  uint8_t *to = info[1].As<Napi::Uint8Array>().Data();
+  uint8_t* to = info[1].As<Napi::Uint8Array>().Data();
   sockaddr_storage address{};
   socklen_t length = sizeof(address);
-  if (getsockname(conn->fd, reinterpret_cast<sockaddr *>(&address), &length) < 0) return Number(info, -errno);
+  if (getsockname(conn->fd, reinterpret_cast<sockaddr*>(&address), &length) < 0) return Number(info, -errno);
   Pack(address, to);
   length = sizeof(address);
-  if (getpeername(conn->fd, reinterpret_cast<sockaddr *>(&address), &length) < 0) return Number(info, -errno);
+  if (getpeername(conn->fd, reinterpret_cast<sockaddr*>(&address), &length) < 0) return Number(info, -errno);
   Pack(address, to + 18);
   return Number(info, 0);
 }
 
 // What a finished handshake gives: {alpn, serverName, certificates, resumed}; the name alone while
 // a ClientHello waits.
-Napi::Value Peer(const Napi::CallbackInfo &info) {
+Napi::Value Peer(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  Conn *conn = InstanceOf(info).engine->connection(Int(info[0]));
+  Conn* conn = InstanceOf(info).engine->connection(Int(info[0]));
   if (conn == nullptr || !conn->tls || conn->tls->ssl == nullptr) return env.Undefined();
   TlsPeer peer;
   if (conn->phase == Phase::kHandshake) {
@@ -395,7 +396,7 @@ Napi::Value Peer(const Napi::CallbackInfo &info) {
   made.Set("resumed", Napi::Boolean::New(env, peer.resumed));
   Napi::Array certificates = Napi::Array::New(env, peer.certificates.size());
   for (uint32_t i = 0; i < peer.certificates.size(); i++) {
-    const auto &der = peer.certificates[i];
+    const auto& der = peer.certificates[i];
     Napi::Buffer<uint8_t> copy = Napi::Buffer<uint8_t>::Copy(env, der.data(), der.size());
     certificates.Set(i, copy);
   }
@@ -403,28 +404,28 @@ Napi::Value Peer(const Napi::CallbackInfo &info) {
   return made;
 }
 
-Napi::Value ErrorText(const Napi::CallbackInfo &info) {
-  Conn *conn = InstanceOf(info).engine->connection(Int(info[0]));
+Napi::Value ErrorText(const Napi::CallbackInfo& info) {
+  Conn* conn = InstanceOf(info).engine->connection(Int(info[0]));
   return Napi::String::New(info.Env(), conn == nullptr ? "" : conn->error);
 }
 
-Napi::Value Context(const Napi::CallbackInfo &info) {
+Napi::Value Context(const Napi::CallbackInfo& info) {
   std::string error;
   auto made = TlsContext::Make(TextOf(info[0]), TextOf(info[1]), TextOf(info[2]), &error);
   if (made == nullptr) return Napi::String::New(info.Env(), error);
   return Number(info, InstanceOf(info).engine->AddContext(std::move(made)));
 }
 
-Napi::Value DropContext(const Napi::CallbackInfo &info) {
-  Engine *engine = InstanceOf(info).engine;
+Napi::Value DropContext(const Napi::CallbackInfo& info) {
+  Engine* engine = InstanceOf(info).engine;
   if (engine != nullptr) engine->DropContext(Int(info[0]));
   return info.Env().Undefined();
 }
 
-Napi::Value Stats(const Napi::CallbackInfo &info) {
+Napi::Value Stats(const Napi::CallbackInfo& info) {
   Statistics all = InstanceOf(info).engine->statistics();
   Napi::Object made = Napi::Object::New(info.Env());
-  auto set = [&](const char *name, long value) {
+  auto set = [&](const char* name, long value) {
     made.Set(name, Napi::Number::New(info.Env(), static_cast<double>(value)));
   };
   set("connections", all.connections);
@@ -439,12 +440,12 @@ Napi::Value Stats(const Napi::CallbackInfo &info) {
   return made;
 }
 
-Napi::Value Strerror(const Napi::CallbackInfo &info) { return Napi::String::New(info.Env(), strerror(Int(info[0]))); }
+Napi::Value Strerror(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), strerror(Int(info[0]))); }
 
 #ifdef AMBIT_IO_FAULTS
 // fault(call, error, skip, count, limit)
-Napi::Value Fault(const Napi::CallbackInfo &info) {
-  sys::Plan &plan = sys::plans[Int(info[0])];
+Napi::Value Fault(const Napi::CallbackInfo& info) {
+  sys::Plan& plan = sys::plans[Int(info[0])];
   plan.error = Int(info[1]);
   plan.skip = Int(info[2]);
   plan.count = Int(info[3]);
@@ -452,12 +453,12 @@ Napi::Value Fault(const Napi::CallbackInfo &info) {
   return info.Env().Undefined();
 }
 
-Napi::Value Injected(const Napi::CallbackInfo &info) { return Number(info, static_cast<double>(sys::injected)); }
+Napi::Value Injected(const Napi::CallbackInfo& info) { return Number(info, static_cast<double>(sys::injected)); }
 #endif
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Instance());
-  auto define = [&](const char *name, Napi::Value (*function)(const Napi::CallbackInfo &)) {
+  auto define = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
     exports.Set(name, Napi::Function::New(env, function, name));
   };
   define("start", Start);

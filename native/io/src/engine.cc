@@ -31,21 +31,24 @@ constexpr size_t kRecord = 16384;
 
 constexpr uint64_t kListenerKey = 1ull << 32;
 
+// Edges: one epoll_ctl in a connection's life, none for pausing, resuming or waiting to write.
+constexpr uint32_t kEdges = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+
 }  // namespace
 
-Engine::Engine(const Shared &shared, Sink *sink) : shared_(shared), sink_(sink), epoll_(epoll_create1(EPOLL_CLOEXEC)) {
+Engine::Engine(const Shared& shared, Sink* sink) : shared_(shared), sink_(sink), epoll_(epoll_create1(EPOLL_CLOEXEC)) {
   stage_.resize(kReadMost + 2 * kReadLeast);
   buffers_.out.reserve(2 * kEncryptMost);
   Clock();
 }
 
 Engine::~Engine() {
-  for (auto &conn : conns_) {
+  for (auto& conn : conns_) {
     if (conn->phase != Phase::kFree && conn->fd >= 0) close(conn->fd);
     conn->out.Clear(pool_);
     if (conn->tls) conn->tls->cipher.Clear(pool_);
   }
-  for (auto &listener : listeners_) {
+  for (auto& listener : listeners_) {
     if (listener && listener->fd >= 0) close(listener->fd);
   }
   if (epoll_ >= 0) close(epoll_);
@@ -79,7 +82,7 @@ void Engine::Turn() {
     arena_used_ = 0;
     size_t told = 0;
     for (; told < late_.size() && Room(); told++) {
-      const LateEvent &late = late_[told];
+      const LateEvent& late = late_[told];
       Emit(late.word[0], late.word[1], late.word[2], late.word[3]);
       if (late.word[0] == kClosed) gone_.push_back(late.word[1]);
     }
@@ -87,8 +90,8 @@ void Engine::Turn() {
     // What was left over from before comes first, then what is new: nobody waits for
     // longer than one round of the others.
     reading_.swap(ready_);
-    for (Conn *conn : reading_) conn->queued = false;
-    for (Conn *conn : reading_) Read(conn);
+    for (Conn* conn : reading_) conn->queued = false;
+    for (Conn* conn : reading_) Read(conn);
     reading_.clear();
     int count = epoll_wait(epoll_, found, kBatch, 0);
     for (int i = 0; i < count; i++) OnEpoll(found[i].data.u64, found[i].events);
@@ -107,7 +110,7 @@ void Engine::Turn() {
 void Engine::Flush(size_t commands) {
   for (size_t i = 0; i < commands; i++) Run(shared_.commands + i * 4);
   // Pump may cut connections but never adds to this list.
-  for (Conn *conn : dirty_) {
+  for (Conn* conn : dirty_) {
     conn->dirty = false;
     if (conn->phase == Phase::kOpen) Pump(conn);
     conn->first_segment = conn->last_segment = -1;
@@ -117,8 +120,8 @@ void Engine::Flush(size_t commands) {
   if (!in_turn_ && (!late_.empty() || !ready_.empty())) sink_->Wake();
 }
 
-void Engine::Run(const int32_t *command) {
-  Conn *conn = connection(command[1]);
+void Engine::Run(const int32_t* command) {
+  Conn* conn = connection(command[1]);
   if (conn == nullptr || conn->phase == Phase::kGone) return;
   switch (command[0] & 0xff) {
     case kWrite: {
@@ -127,9 +130,9 @@ void Engine::Run(const int32_t *command) {
       auto from = static_cast<size_t>(static_cast<uint32_t>(command[2]));
       auto to = static_cast<size_t>(static_cast<uint32_t>(command[3]));
       if (region >= kRegions || from >= to || to > shared_.region_size[region]) return;
-      const uint8_t *bytes = shared_.region[region] + from;
+      const uint8_t* bytes = shared_.region[region] + from;
       auto index = static_cast<int32_t>(segments_.size());
-      Segment *last = conn->last_segment < 0 ? nullptr : &segments_[static_cast<size_t>(conn->last_segment)];
+      Segment* last = conn->last_segment < 0 ? nullptr : &segments_[static_cast<size_t>(conn->last_segment)];
       if (last != nullptr && last->bytes + last->length == bytes) {
         last->length += to - from;
       } else {
@@ -176,7 +179,7 @@ void Engine::Run(const int32_t *command) {
 }
 
 void Engine::Emit(int32_t kind, int32_t id, int32_t a, int32_t b) {
-  int32_t *event = shared_.events + event_count_ * 4;
+  int32_t* event = shared_.events + event_count_ * 4;
   event[0] = kind;
   event[1] = id;
   event[2] = a;
@@ -186,7 +189,16 @@ void Engine::Emit(int32_t kind, int32_t id, int32_t a, int32_t b) {
 
 void Engine::Late(int32_t kind, int32_t id, int32_t a, int32_t b) { late_.push_back({{kind, id, a, b}}); }
 
-void Engine::Ready(Conn *conn) {
+// Asks for the socket's state anew. Only an injected EAGAIN needs it: after a real one the kernel reports the next
+// edge.
+void Engine::Rearm(Conn* conn) {
+  epoll_event event{};
+  event.events = kEdges;
+  event.data.u64 = static_cast<uint32_t>(conn->id);
+  epoll_ctl(epoll_, EPOLL_CTL_MOD, conn->fd, &event);
+}
+
+void Engine::Ready(Conn* conn) {
   if (conn->queued) return;
   conn->queued = true;
   ready_.push_back(conn);
@@ -202,11 +214,11 @@ bool Engine::Watch(int fd, uint64_t key, uint32_t events) {
 void Engine::OnEpoll(uint64_t key, uint32_t events) {
   auto index = static_cast<uint32_t>(key);
   if ((key & kListenerKey) != 0) {
-    Listener *from = listener(static_cast<int32_t>(index));
+    Listener* from = listener(static_cast<int32_t>(index));
     if (from != nullptr && from->listening) Accept(from);
     return;
   }
-  Conn *conn = connection(static_cast<int32_t>(index));
+  Conn* conn = connection(static_cast<int32_t>(index));
   if (conn == nullptr || conn->phase == Phase::kGone) return;
   if (conn->phase == Phase::kConnecting) {
     if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) OnConnected(conn);
@@ -262,13 +274,13 @@ int32_t Engine::Listen(int fd, uint32_t most, std::unique_ptr<ServerTls> tls) {
   return static_cast<int32_t>(at);
 }
 
-Listener *Engine::listener(int32_t id) {
+Listener* Engine::listener(int32_t id) {
   if (id < 0 || static_cast<size_t>(id) >= listeners_.size()) return nullptr;
   return listeners_[static_cast<size_t>(id)].get();
 }
 
 int Engine::StopListening(int32_t id) {
-  Listener *found = listener(id);
+  Listener* found = listener(id);
   if (found == nullptr) return -EBADF;
   if (found->listening) epoll_ctl(epoll_, EPOLL_CTL_DEL, found->fd, nullptr);
   close(found->fd);
@@ -281,7 +293,7 @@ int Engine::StopListening(int32_t id) {
 }
 
 int Engine::PauseListening(int32_t id, bool paused) {
-  Listener *found = listener(id);
+  Listener* found = listener(id);
   if (found == nullptr) return -EBADF;
   if (paused && found->listening) {
     epoll_ctl(epoll_, EPOLL_CTL_DEL, found->fd, nullptr);
@@ -293,7 +305,7 @@ int Engine::PauseListening(int32_t id, bool paused) {
   return 0;
 }
 
-void Engine::Accept(Listener *from) {
+void Engine::Accept(Listener* from) {
   for (int i = 0; i < kAcceptMost && Room(); i++) {
     int fd = sys::Accept(from->fd, nullptr, nullptr);
     if (fd < 0) {
@@ -305,9 +317,8 @@ void Engine::Accept(Listener *from) {
       Emit(kAcceptFailed, from->id, errno, 0);
       return;
     }
-    Conn *conn = from->open < from->most ? NewConn() : nullptr;
-    bool watched =
-        conn != nullptr && Watch(fd, static_cast<uint32_t>(conn->id), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+    Conn* conn = from->open < from->most ? NewConn() : nullptr;
+    bool watched = conn != nullptr && Watch(fd, static_cast<uint32_t>(conn->id), kEdges);
     if (!watched) {
       from->refused++;
       linger reset{1, 0};
@@ -338,7 +349,7 @@ void Engine::Accept(Listener *from) {
 
 // --- connecting
 
-Conn *Engine::NewConn() {
+Conn* Engine::NewConn() {
   int32_t id = 0;
   if (!free_.empty()) {
     id = free_.back();
@@ -348,7 +359,7 @@ Conn *Engine::NewConn() {
     id = static_cast<int32_t>(conns_.size());
     conns_.push_back(std::make_unique<Conn>());
   }
-  auto &slot = conns_[static_cast<size_t>(id)];
+  auto& slot = conns_[static_cast<size_t>(id)];
   *slot = Conn{};
   slot->id = id;
   shared_.flags[id] = 0;
@@ -357,14 +368,14 @@ Conn *Engine::NewConn() {
   return slot.get();
 }
 
-Conn *Engine::connection(int32_t id) {
+Conn* Engine::connection(int32_t id) {
   if (id < 0 || static_cast<size_t>(id) >= conns_.size()) return nullptr;
-  Conn *conn = conns_[static_cast<size_t>(id)].get();
+  Conn* conn = conns_[static_cast<size_t>(id)].get();
   return conn->phase == Phase::kFree ? nullptr : conn;
 }
 
-int32_t Engine::Connect(int fd, const sockaddr *address, socklen_t length, std::unique_ptr<TlsState> tls) {
-  Conn *conn = NewConn();
+int32_t Engine::Connect(int fd, const sockaddr* address, socklen_t length, std::unique_ptr<TlsState> tls) {
+  Conn* conn = NewConn();
   if (conn == nullptr) {
     close(fd);
     return -EMFILE;
@@ -376,9 +387,11 @@ int32_t Engine::Connect(int fd, const sockaddr *address, socklen_t length, std::
   if (conn->tcp) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   int result = sys::Connect(fd, address, length);
   int error = result == 0 || errno == EINPROGRESS ? 0 : errno;
-  if (error == 0 && !Watch(fd, static_cast<uint32_t>(conn->id), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET))
-    error = errno;
+  if (error == 0 && !Watch(fd, static_cast<uint32_t>(conn->id), kEdges)) error = errno;
   if (error != 0) {
+    // Perhaps the peer has taken it already: it shall see a reset, not a clean end.
+    linger reset{1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     close(fd);
     conn->fd = -1;
     conn->phase = Phase::kFree;
@@ -392,7 +405,7 @@ int32_t Engine::Connect(int fd, const sockaddr *address, socklen_t length, std::
   return conn->id;
 }
 
-void Engine::OnConnected(Conn *conn) {
+void Engine::OnConnected(Conn* conn) {
   int error = 0;
   socklen_t length = sizeof(error);
   if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0) error = errno;
@@ -416,7 +429,7 @@ void Engine::OnConnected(Conn *conn) {
 }
 
 int Engine::Detach(int32_t id) {
-  Conn *conn = connection(id);
+  Conn* conn = connection(id);
   if (conn == nullptr || conn->phase != Phase::kOpen) return -EBADF;
   if (conn->tls || !conn->out.empty() || conn->dirty || conn->want_end || conn->peer_ended) return -EBUSY;
   int fd = conn->fd;
@@ -435,7 +448,7 @@ int Engine::Detach(int32_t id) {
 
 // --- reading
 
-void Engine::Read(Conn *conn) {
+void Engine::Read(Conn* conn) {
   if (conn->peer_ended) {
     conn->readable = false;
     // After both ends are seen nothing more is read, but a reset still ends the
@@ -474,7 +487,7 @@ void Engine::Read(Conn *conn) {
   }
 }
 
-void Engine::ReadPlain(Conn *conn, size_t room) {
+void Engine::ReadPlain(Conn* conn, size_t room) {
   size_t want = std::min(room, kReadMost);
   counts_.reads++;
   ssize_t got = sys::Recv(conn->fd, shared_.region[kArena] + arena_used_, want);
@@ -484,7 +497,7 @@ void Engine::ReadPlain(Conn *conn, size_t room) {
     Emit(kRead, conn->id, start, static_cast<int32_t>(arena_used_));
     Stamp(conn);
     // A short read emptied the socket, unless the peer's FIN stands behind it.
-    if (static_cast<size_t>(got) == want || conn->hung_up || conn->send_error != 0) {
+    if (static_cast<size_t>(got) == want || conn->hung_up || conn->send_error != 0 || sys::Faked()) {
       Ready(conn);
     } else {
       conn->readable = false;
@@ -505,6 +518,7 @@ void Engine::ReadPlain(Conn *conn, size_t room) {
   }
   if (errno == EAGAIN || errno == EWOULDBLOCK) {
     conn->readable = false;
+    if (sys::Faked()) Rearm(conn);
     if (conn->send_error != 0) Fail(conn, conn->send_error);
     return;
   }
@@ -513,8 +527,8 @@ void Engine::ReadPlain(Conn *conn, size_t room) {
 
 // Fills the stage with what was held and what the socket has; buffers_ then stands over it. False
 // when the connection failed.
-bool Engine::Stage(Conn *conn, size_t most) {
-  TlsState *tls = conn->tls.get();
+bool Engine::Stage(Conn* conn, size_t most) {
+  TlsState* tls = conn->tls.get();
   size_t held = std::min(tls->held.size(), stage_.size());
   if (held > 0) memcpy(stage_.data(), tls->held.data(), held);
   tls->held.erase(tls->held.begin(), tls->held.begin() + static_cast<long>(held));
@@ -526,12 +540,13 @@ bool Engine::Stage(Conn *conn, size_t most) {
     if (result > 0) {
       got = static_cast<size_t>(result);
       Stamp(conn);
-      if (got < want && !conn->hung_up) conn->readable = false;
+      if (got < want && !conn->hung_up && !sys::Faked()) conn->readable = false;
     } else if (result == 0) {
       tls->ended = true;
       conn->readable = false;
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       conn->readable = false;
+      if (sys::Faked()) Rearm(conn);
     } else if (errno != EINTR) {
       Fail(conn, errno);
       return false;
@@ -543,8 +558,8 @@ bool Engine::Stage(Conn *conn, size_t most) {
   return true;
 }
 
-void Engine::ReadTls(Conn *conn, size_t room) {
-  TlsState *tls = conn->tls.get();
+void Engine::ReadTls(Conn* conn, size_t room) {
+  TlsState* tls = conn->tls.get();
   if (!Stage(conn, std::min(room, kReadMost))) return;
   ERR_clear_error();
   size_t start = arena_used_;
@@ -585,7 +600,11 @@ void Engine::ReadTls(Conn *conn, size_t room) {
     return;
   }
   if (ended) {
-    PeerEnd(conn);
+    if (conn->send_error != 0) {
+      Fail(conn, conn->send_error);
+    } else {
+      PeerEnd(conn);
+    }
     return;
   }
   if (again || conn->readable || !tls->held.empty()) {
@@ -595,7 +614,7 @@ void Engine::ReadTls(Conn *conn, size_t room) {
   }
 }
 
-void Engine::PeerEnd(Conn *conn) {
+void Engine::PeerEnd(Conn* conn) {
   conn->peer_ended = true;
   conn->readable = false;
   Stamp(conn);
@@ -605,8 +624,8 @@ void Engine::PeerEnd(Conn *conn) {
 
 // --- TLS handshakes
 
-void Engine::Handshake(Conn *conn) {
-  TlsState *tls = conn->tls.get();
+void Engine::Handshake(Conn* conn) {
+  TlsState* tls = conn->tls.get();
   if (tls->hello_pending) return;  // reading goes on when the certificate is there
   if (event_count_ + 1 > shared_.event_capacity) {
     Ready(conn);
@@ -672,8 +691,8 @@ void Engine::DropContext(int32_t id) {
   if (id >= 0 && static_cast<size_t>(id) < contexts_.size()) contexts_[static_cast<size_t>(id)] = nullptr;
 }
 
-void Engine::GiveContext(Conn *conn, int32_t id) {
-  TlsState *tls = conn->tls.get();
+void Engine::GiveContext(Conn* conn, int32_t id) {
+  TlsState* tls = conn->tls.get();
   bool waits = conn->phase == Phase::kConnected || (conn->phase == Phase::kHandshake && tls->hello_pending);
   if (tls == nullptr || !waits) return;
   auto context = id >= 0 && static_cast<size_t>(id) < contexts_.size() ? contexts_[static_cast<size_t>(id)] : nullptr;
@@ -691,9 +710,9 @@ void Engine::GiveContext(Conn *conn, int32_t id) {
 
 // Sends what OpenSSL made; what the kernel does not take is queued. False when the connection
 // failed.
-bool Engine::SendCipher(Conn *conn) {
-  TlsState *tls = conn->tls.get();
-  auto &made = buffers_.out;
+bool Engine::SendCipher(Conn* conn) {
+  TlsState* tls = conn->tls.get();
+  auto& made = buffers_.out;
   size_t sent = 0;
   bool failed = false;
   while (!tls->cipher.empty() && conn->writable) {
@@ -708,6 +727,7 @@ bool Engine::SendCipher(Conn *conn) {
       continue;
     } else if (took < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       conn->writable = false;
+      if (sys::Faked()) Rearm(conn);
     } else {
       failed = true;
       break;
@@ -723,6 +743,7 @@ bool Engine::SendCipher(Conn *conn) {
       continue;
     } else if (took < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       conn->writable = false;
+      if (sys::Faked()) Rearm(conn);
     } else {
       failed = true;
       break;
@@ -743,7 +764,7 @@ bool Engine::SendCipher(Conn *conn) {
   return true;
 }
 
-void Engine::Pump(Conn *conn) {
+void Engine::Pump(Conn* conn) {
   if (conn->send_error != 0) return;
   if (conn->tls) {
     PumpTls(conn);
@@ -753,7 +774,7 @@ void Engine::Pump(Conn *conn) {
   if (conn->phase == Phase::kOpen) Settle(conn);
 }
 
-void Engine::PumpPlain(Conn *conn) {
+void Engine::PumpPlain(Conn* conn) {
   while (conn->writable) {
     iovec parts[kParts];
     size_t count = conn->out.Parts(parts, kParts);
@@ -761,8 +782,8 @@ void Engine::PumpPlain(Conn *conn) {
     int32_t at = conn->first_segment;
     if (!queued) {
       for (; at >= 0 && count < kParts; count++) {
-        const Segment &segment = segments_[static_cast<size_t>(at)];
-        parts[count] = {const_cast<uint8_t *>(segment.bytes), segment.length};
+        const Segment& segment = segments_[static_cast<size_t>(at)];
+        parts[count] = {const_cast<uint8_t*>(segment.bytes), segment.length};
         at = segment.next;
       }
     }
@@ -777,6 +798,7 @@ void Engine::PumpPlain(Conn *conn) {
         return;
       }
       conn->writable = false;
+      if (sys::Faked()) Rearm(conn);
       break;
     }
     Stamp(conn);
@@ -785,7 +807,7 @@ void Engine::PumpPlain(Conn *conn) {
       conn->out.Drop(pool_, sent);
     } else {
       while (sent > 0) {
-        Segment &segment = segments_[static_cast<size_t>(conn->first_segment)];
+        Segment& segment = segments_[static_cast<size_t>(conn->first_segment)];
         size_t take = std::min(sent, segment.length);
         segment.bytes += take;
         segment.length -= take;
@@ -796,7 +818,7 @@ void Engine::PumpPlain(Conn *conn) {
     }
   }
   for (int32_t at = conn->first_segment; at >= 0; at = segments_[static_cast<size_t>(at)].next) {
-    const Segment &segment = segments_[static_cast<size_t>(at)];
+    const Segment& segment = segments_[static_cast<size_t>(at)];
     if (segment.length > 0 && !conn->out.Append(pool_, segment.bytes, segment.length)) {
       Fail(conn, ENOMEM);
       return;
@@ -805,8 +827,8 @@ void Engine::PumpPlain(Conn *conn) {
   conn->first_segment = conn->last_segment = -1;
 }
 
-void Engine::PumpTls(Conn *conn) {
-  TlsState *tls = conn->tls.get();
+void Engine::PumpTls(Conn* conn) {
+  TlsState* tls = conn->tls.get();
   if (!SendCipher(conn)) return;
   uint8_t record[kRecord];
   while (conn->writable && tls->cipher.empty() && conn->send_error == 0) {
@@ -814,12 +836,12 @@ void Engine::PumpTls(Conn *conn) {
     size_t made = 0;
     bool any = false;
     while (made < kEncryptMost) {
-      const uint8_t *bytes = nullptr;
+      const uint8_t* bytes = nullptr;
       size_t length = 0;
       iovec head{};
       bool queued = conn->out.Parts(&head, 1) > 0;
       if (queued) {
-        bytes = static_cast<const uint8_t *>(head.iov_base);
+        bytes = static_cast<const uint8_t*>(head.iov_base);
         length = head.iov_len;
       } else if (conn->first_segment >= 0) {
         bytes = segments_[static_cast<size_t>(conn->first_segment)].bytes;
@@ -827,7 +849,7 @@ void Engine::PumpTls(Conn *conn) {
       } else {
         break;
       }
-      const uint8_t *source = bytes;
+      const uint8_t* source = bytes;
       size_t take = std::min(length, kEncryptMost - made);
       if (length < kRecord) {
         take = 0;
@@ -841,14 +863,14 @@ void Engine::PumpTls(Conn *conn) {
             conn->out.Drop(pool_, part);
             queued = conn->out.Parts(&head, 1) > 0;
           } else {
-            Segment &segment = segments_[static_cast<size_t>(conn->first_segment)];
+            Segment& segment = segments_[static_cast<size_t>(conn->first_segment)];
             segment.bytes += part;
             segment.length -= part;
             if (segment.length == 0) conn->first_segment = segment.next;
           }
           if (take == kRecord) break;
           if (queued) {
-            bytes = static_cast<const uint8_t *>(head.iov_base);
+            bytes = static_cast<const uint8_t*>(head.iov_base);
             length = head.iov_len;
           } else if (conn->first_segment >= 0) {
             bytes = segments_[static_cast<size_t>(conn->first_segment)].bytes;
@@ -873,7 +895,7 @@ void Engine::PumpTls(Conn *conn) {
         if (queued) {
           conn->out.Drop(pool_, take);
         } else {
-          Segment &segment = segments_[static_cast<size_t>(conn->first_segment)];
+          Segment& segment = segments_[static_cast<size_t>(conn->first_segment)];
           segment.bytes += take;
           segment.length -= take;
           if (segment.length == 0) conn->first_segment = segment.next;
@@ -885,7 +907,7 @@ void Engine::PumpTls(Conn *conn) {
   }
   if (conn->send_error != 0) return;
   for (int32_t at = conn->first_segment; at >= 0; at = segments_[static_cast<size_t>(at)].next) {
-    const Segment &segment = segments_[static_cast<size_t>(at)];
+    const Segment& segment = segments_[static_cast<size_t>(at)];
     if (segment.length > 0 && !conn->out.Append(pool_, segment.bytes, segment.length)) {
       Fail(conn, ENOMEM);
       return;
@@ -895,7 +917,7 @@ void Engine::PumpTls(Conn *conn) {
 }
 
 // After a pump: what is pending, the end if it is due, the drain if one is owed.
-void Engine::Settle(Conn *conn) {
+void Engine::Settle(Conn* conn) {
   if (conn->send_error != 0) return;
   size_t left = conn->out.size() + (conn->tls ? conn->tls->cipher.size() : 0);
   shared_.pending[conn->id] = static_cast<uint32_t>(left);
@@ -924,7 +946,7 @@ void Engine::Settle(Conn *conn) {
 
 // The peer takes nothing more. What it sent before that (an early answer, say) is still read,
 // unless the owner is not reading.
-void Engine::SendFailed(Conn *conn, int error) {
+void Engine::SendFailed(Conn* conn, int error) {
   if (conn->phase != Phase::kOpen || conn->peer_ended || (shared_.flags[conn->id] & kPaused) != 0) {
     Fail(conn, error);
     return;
@@ -940,13 +962,13 @@ void Engine::SendFailed(Conn *conn, int error) {
 
 // --- the end
 
-void Engine::CloseIfDone(Conn *conn) {
+void Engine::CloseIfDone(Conn* conn) {
   if (conn->phase != Phase::kOpen || !conn->peer_ended || !conn->fin_sent) return;
   Release(conn, false);
   Late(kClosed, conn->id, kCleanEnd, 1);
 }
 
-void Engine::Fail(Conn *conn, int32_t why) {
+void Engine::Fail(Conn* conn, int32_t why) {
   if (conn->phase == Phase::kGone) return;
   bool was_open = conn->was_open;
   // An alert that was sent before must not be overtaken by a reset.
@@ -954,7 +976,7 @@ void Engine::Fail(Conn *conn, int32_t why) {
   Late(kClosed, conn->id, why, was_open ? 1 : 0);
 }
 
-void Engine::Release(Conn *conn, bool reset) {
+void Engine::Release(Conn* conn, bool reset) {
   if (reset) {
     linger now{1, 0};
     setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
@@ -974,7 +996,7 @@ void Engine::Release(Conn *conn, bool reset) {
 
 void Engine::Reap() {
   for (int32_t id : gone_) {
-    Conn *conn = conns_[static_cast<size_t>(id)].get();
+    Conn* conn = conns_[static_cast<size_t>(id)].get();
     if (conn->queued) ready_.erase(std::remove(ready_.begin(), ready_.end(), conn), ready_.end());
     conn->phase = Phase::kFree;
     conn->queued = false;

@@ -57,15 +57,15 @@ enum Flag : uint8_t {
 
 // Memory that the caller owns and both sides see. Sizes are fixed for the engine's life.
 struct Shared {
-  uint8_t *region[kRegions] = {};
+  uint8_t* region[kRegions] = {};
   size_t region_size[kRegions] = {};
-  int32_t *events = nullptr;  // 4 words each
+  int32_t* events = nullptr;  // 4 words each
   size_t event_capacity = 0;
-  int32_t *commands = nullptr;
+  int32_t* commands = nullptr;
   size_t command_capacity = 0;
-  uint32_t *pending = nullptr;  // per connection: bytes accepted and not taken by the kernel
-  uint8_t *flags = nullptr;     // per connection
-  uint32_t *stamps = nullptr;   // per connection: when bytes last moved, in tenths of a second
+  uint32_t* pending = nullptr;  // per connection: bytes accepted and not taken by the kernel
+  uint8_t* flags = nullptr;     // per connection
+  uint32_t* stamps = nullptr;   // per connection: when bytes last moved, in tenths of a second
                                 // of the monotonic clock
   size_t connections = 0;       // bound on connections at once: entries of the three tables above
 };
@@ -123,10 +123,10 @@ struct Statistics {
 
 class Engine {
  public:
-  Engine(const Shared &shared, Sink *sink);
+  Engine(const Shared& shared, Sink* sink);
   ~Engine();
-  Engine(const Engine &) = delete;
-  Engine &operator=(const Engine &) = delete;
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
 
   int epoll_fd() const { return epoll_; }
   // Zero when nothing is open.
@@ -142,14 +142,14 @@ class Engine {
   int32_t Listen(int fd, uint32_t most, std::unique_ptr<ServerTls> tls);
   int StopListening(int32_t id);
   int PauseListening(int32_t id, bool paused);
-  Listener *listener(int32_t id);
+  Listener* listener(int32_t id);
 
   // Connects `fd` (made here or elsewhere; taken in any case). Returns the connection's id or
   // -errno.
-  int32_t Connect(int fd, const sockaddr *address, socklen_t length, std::unique_ptr<TlsState> tls);
+  int32_t Connect(int fd, const sockaddr* address, socklen_t length, std::unique_ptr<TlsState> tls);
   // Gives the descriptor up: a plain socket with nothing queued. Returns it, or -errno.
   int Detach(int32_t id);
-  Conn *connection(int32_t id);
+  Conn* connection(int32_t id);
 
   // Certificates by number, for kContext. Dropping one leaves the connections alone that use
   // it.
@@ -159,38 +159,39 @@ class Engine {
   Statistics statistics() const;
 
  private:
-  Conn *NewConn();
+  Conn* NewConn();
   void Emit(int32_t kind, int32_t id, int32_t a, int32_t b);
   void Late(int32_t kind, int32_t id, int32_t a, int32_t b);
   bool Room() const { return event_count_ < shared_.event_capacity; }
   bool Watch(int fd, uint64_t key, uint32_t events);
-  void Ready(Conn *conn);
+  void Rearm(Conn* conn);
+  void Ready(Conn* conn);
   void OnEpoll(uint64_t key, uint32_t events);
-  void Accept(Listener *listener);
-  void Read(Conn *conn);
-  void ReadPlain(Conn *conn, size_t room);
-  void ReadTls(Conn *conn, size_t room);
-  bool Stage(Conn *conn, size_t most);
-  void Handshake(Conn *conn);
-  void OnConnected(Conn *conn);
-  void GiveContext(Conn *conn, int32_t id);
-  void PeerEnd(Conn *conn);
-  void Pump(Conn *conn);
-  void PumpPlain(Conn *conn);
-  void PumpTls(Conn *conn);
-  bool SendCipher(Conn *conn);
-  void Settle(Conn *conn);
-  void SendFailed(Conn *conn, int error);
-  void Fail(Conn *conn, int32_t why);
-  void CloseIfDone(Conn *conn);
-  void Release(Conn *conn, bool reset);
-  void Run(const int32_t *command);
+  void Accept(Listener* listener);
+  void Read(Conn* conn);
+  void ReadPlain(Conn* conn, size_t room);
+  void ReadTls(Conn* conn, size_t room);
+  bool Stage(Conn* conn, size_t most);
+  void Handshake(Conn* conn);
+  void OnConnected(Conn* conn);
+  void GiveContext(Conn* conn, int32_t id);
+  void PeerEnd(Conn* conn);
+  void Pump(Conn* conn);
+  void PumpPlain(Conn* conn);
+  void PumpTls(Conn* conn);
+  bool SendCipher(Conn* conn);
+  void Settle(Conn* conn);
+  void SendFailed(Conn* conn, int error);
+  void Fail(Conn* conn, int32_t why);
+  void CloseIfDone(Conn* conn);
+  void Release(Conn* conn, bool reset);
+  void Run(const int32_t* command);
   void Reap();
-  void Stamp(const Conn *conn) { shared_.stamps[conn->id] = now_; }
+  void Stamp(const Conn* conn) { shared_.stamps[conn->id] = now_; }
   void Clock();
 
   struct Segment {
-    const uint8_t *bytes;
+    const uint8_t* bytes;
     size_t length;
     int32_t next;
   };
@@ -199,7 +200,7 @@ class Engine {
   };
 
   Shared shared_;
-  Sink *sink_;
+  Sink* sink_;
   int epoll_;
   uint32_t now_ = 0;
   bool in_turn_ = false;
@@ -210,9 +211,9 @@ class Engine {
   std::vector<int32_t> gone_;  // closed, their kClosed handed over: free after the turn
   std::vector<std::shared_ptr<Listener>> listeners_;
   std::vector<std::shared_ptr<TlsContext>> contexts_;
-  std::vector<Conn *> ready_;
-  std::vector<Conn *> reading_;
-  std::vector<Conn *> dirty_;
+  std::vector<Conn*> ready_;
+  std::vector<Conn*> reading_;
+  std::vector<Conn*> dirty_;
   std::vector<LateEvent> late_;
   std::vector<Segment> segments_;
   std::vector<uint8_t> stage_;

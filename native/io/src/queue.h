@@ -13,7 +13,7 @@ namespace ambit_io {
 
 struct Chunk {
   static constexpr size_t kSize = 16384 - 32;
-  Chunk *next;
+  Chunk* next;
   uint32_t from;
   uint32_t to;
   uint8_t bytes[kSize];
@@ -24,20 +24,20 @@ class ChunkPool {
  public:
   ~ChunkPool() {
     while (free_ != nullptr) {
-      Chunk *next = free_->next;
+      Chunk* next = free_->next;
       std::free(free_);
       free_ = next;
     }
   }
 
-  Chunk *Take() {
-    Chunk *chunk = free_;
+  Chunk* Take() {
+    Chunk* chunk = free_;
     if (chunk != nullptr) {
       free_ = chunk->next;
       kept_--;
     } else {
       if (sys::Fails(sys::kAlloc)) return nullptr;
-      chunk = static_cast<Chunk *>(std::malloc(sizeof(Chunk)));
+      chunk = static_cast<Chunk*>(std::malloc(sizeof(Chunk)));
       if (chunk == nullptr) return nullptr;
     }
     live++;
@@ -46,7 +46,7 @@ class ChunkPool {
     return chunk;
   }
 
-  void Give(Chunk *chunk) {
+  void Give(Chunk* chunk) {
     live--;
     if (kept_ >= kKeep) {
       std::free(chunk);
@@ -62,7 +62,7 @@ class ChunkPool {
 
  private:
   static constexpr int kKeep = 256;
-  Chunk *free_ = nullptr;
+  Chunk* free_ = nullptr;
   int kept_ = 0;
 };
 
@@ -73,10 +73,10 @@ class Queue {
 
   // False when there is no memory: the caller must cut the connection, since bytes are
   // missing.
-  bool Append(ChunkPool &pool, const uint8_t *bytes, size_t length) {
+  bool Append(ChunkPool& pool, const uint8_t* bytes, size_t length) {
     while (length > 0) {
       if (last_ == nullptr || last_->to == Chunk::kSize) {
-        Chunk *chunk = pool.Take();
+        Chunk* chunk = pool.Take();
         if (chunk == nullptr) return false;
         if (last_ == nullptr) {
           first_ = chunk;
@@ -97,18 +97,18 @@ class Queue {
   }
 
   // Up to `most` ranges of the queue's head.
-  size_t Parts(iovec *parts, size_t most) const {
+  size_t Parts(iovec* parts, size_t most) const {
     size_t count = 0;
-    for (Chunk *chunk = first_; chunk != nullptr && count < most; chunk = chunk->next) {
+    for (Chunk* chunk = first_; chunk != nullptr && count < most; chunk = chunk->next) {
       if (chunk->to > chunk->from) parts[count++] = {chunk->bytes + chunk->from, chunk->to - chunk->from};
     }
     return count;
   }
 
-  void Drop(ChunkPool &pool, size_t length) {
+  void Drop(ChunkPool& pool, size_t length) {
     size_ -= length;
     while (length > 0) {
-      Chunk *chunk = first_;
+      Chunk* chunk = first_;
       size_t held = chunk->to - chunk->from;
       if (length < held) {
         chunk->from += static_cast<uint32_t>(length);
@@ -122,9 +122,9 @@ class Queue {
     if (size_ == 0 && first_ != nullptr) Clear(pool);
   }
 
-  void Clear(ChunkPool &pool) {
+  void Clear(ChunkPool& pool) {
     while (first_ != nullptr) {
-      Chunk *next = first_->next;
+      Chunk* next = first_->next;
       pool.Give(first_);
       first_ = next;
     }
@@ -133,8 +133,8 @@ class Queue {
   }
 
  private:
-  Chunk *first_ = nullptr;
-  Chunk *last_ = nullptr;
+  Chunk* first_ = nullptr;
+  Chunk* last_ = nullptr;
   size_t size_ = 0;
 };
 

@@ -23,11 +23,13 @@ struct Plan {
   int count = 0;
   size_t limit = 0;
 };
-inline Plan plans[kCalls];
-inline long injected = 0;
+inline thread_local Plan plans[kCalls];
+inline thread_local long injected = 0;
+// The last call failed or fell short by injection: the kernel will not say by an edge when to try again.
+inline thread_local bool faked = false;
 
 inline bool Fails(Call call) {
-  Plan &plan = plans[call];
+  Plan& plan = plans[call];
   if (plan.count == 0 || plan.error == 0) return false;
   if (plan.skip > 0) {
     plan.skip--;
@@ -35,12 +37,19 @@ inline bool Fails(Call call) {
   }
   plan.count--;
   injected++;
+  faked = true;
   errno = plan.error;
   return true;
 }
 
+inline bool Faked() {
+  bool was = faked;
+  faked = false;
+  return was;
+}
+
 inline size_t Cap(Call call, size_t length) {
-  Plan &plan = plans[call];
+  Plan& plan = plans[call];
   if (plan.count == 0 || plan.error != 0 || plan.limit == 0) return length;
   if (plan.skip > 0) {
     plan.skip--;
@@ -48,37 +57,39 @@ inline size_t Cap(Call call, size_t length) {
   }
   plan.count--;
   injected++;
+  if (length > plan.limit) faked = true;
   return length < plan.limit ? length : plan.limit;
 }
 
 #else
 
 inline bool Fails(Call) { return false; }
+inline bool Faked() { return false; }
 inline size_t Cap(Call, size_t length) { return length; }
 
 #endif
 
-inline int Accept(int fd, sockaddr *address, socklen_t *length) {
+inline int Accept(int fd, sockaddr* address, socklen_t* length) {
   if (Fails(kAccept)) return -1;
   return accept4(fd, address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
-inline int Connect(int fd, const sockaddr *address, socklen_t length) {
+inline int Connect(int fd, const sockaddr* address, socklen_t length) {
   if (Fails(kConnect)) return -1;
   return connect(fd, address, length);
 }
 
-inline ssize_t Recv(int fd, void *to, size_t length) {
+inline ssize_t Recv(int fd, void* to, size_t length) {
   if (Fails(kRecv)) return -1;
   return recv(fd, to, Cap(kRecv, length), 0);
 }
 
-inline ssize_t Send(int fd, const void *from, size_t length) {
+inline ssize_t Send(int fd, const void* from, size_t length) {
   if (Fails(kSend)) return -1;
   return send(fd, from, Cap(kSend, length), MSG_NOSIGNAL);
 }
 
-inline ssize_t SendParts(int fd, iovec *parts, size_t count) {
+inline ssize_t SendParts(int fd, iovec* parts, size_t count) {
   if (Fails(kSend)) return -1;
 #ifdef AMBIT_IO_FAULTS
   size_t capped = Cap(kSend, parts[0].iov_len);
@@ -90,7 +101,7 @@ inline ssize_t SendParts(int fd, iovec *parts, size_t count) {
   return sendmsg(fd, &message, MSG_NOSIGNAL);
 }
 
-inline int EpollCtl(int epoll, int operation, int fd, epoll_event *event) {
+inline int EpollCtl(int epoll, int operation, int fd, epoll_event* event) {
   if (operation == EPOLL_CTL_ADD && Fails(kEpollCtl)) return -1;
   return epoll_ctl(epoll, operation, fd, event);
 }

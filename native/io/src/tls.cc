@@ -20,8 +20,8 @@ long ContextsLive() { return context_count.load(); }
 namespace {
 
 // Where the records of the connection being worked on come from and go to.
-int BioRead(BIO *bio, char *to, int length) {
-  auto *buffers = static_cast<TlsBuffers *>(BIO_get_data(bio));
+int BioRead(BIO* bio, char* to, int length) {
+  auto* buffers = static_cast<TlsBuffers*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
   if (length <= 0) return 0;
   if (buffers->in_left == 0) {
@@ -36,27 +36,27 @@ int BioRead(BIO *bio, char *to, int length) {
   return static_cast<int>(take);
 }
 
-int BioWrite(BIO *bio, const char *from, int length) {
-  auto *buffers = static_cast<TlsBuffers *>(BIO_get_data(bio));
+int BioWrite(BIO* bio, const char* from, int length) {
+  auto* buffers = static_cast<TlsBuffers*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
   if (length <= 0) return 0;
-  const auto *bytes = reinterpret_cast<const uint8_t *>(from);
+  const auto* bytes = reinterpret_cast<const uint8_t*>(from);
   buffers->out.insert(buffers->out.end(), bytes, bytes + length);
   return length;
 }
 
-long BioControl(BIO *bio, int command, long, void *) {
-  if (command == BIO_CTRL_EOF) return static_cast<TlsBuffers *>(BIO_get_data(bio))->in_ended ? 1 : 0;
+long BioControl(BIO* bio, int command, long, void*) {
+  if (command == BIO_CTRL_EOF) return static_cast<TlsBuffers*>(BIO_get_data(bio))->in_ended ? 1 : 0;
   return command == BIO_CTRL_FLUSH || command == BIO_CTRL_DUP ? 1 : 0;
 }
 
-BIO_METHOD *Method() {
-  static BIO_METHOD *method = [] {
-    BIO_METHOD *made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "ambit turn");
+BIO_METHOD* Method() {
+  static BIO_METHOD* method = [] {
+    BIO_METHOD* made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "ambit turn");
     BIO_meth_set_read(made, BioRead);
     BIO_meth_set_write(made, BioWrite);
     BIO_meth_set_ctrl(made, BioControl);
-    BIO_meth_set_create(made, [](BIO *bio) {
+    BIO_meth_set_create(made, [](BIO* bio) {
       BIO_set_init(bio, 1);
       return 1;
     });
@@ -65,11 +65,11 @@ BIO_METHOD *Method() {
   return method;
 }
 
-TlsState *StateOf(const SSL *ssl) { return static_cast<TlsState *>(SSL_get_app_data(const_cast<SSL *>(ssl))); }
+TlsState* StateOf(const SSL* ssl) { return static_cast<TlsState*>(SSL_get_app_data(const_cast<SSL*>(ssl))); }
 
 // The name in the ClientHello (RFC 6066 §3): a list with one host name. Anything else is no name.
-std::string NameIn(SSL *ssl) {
-  const unsigned char *bytes = nullptr;
+std::string NameIn(SSL* ssl) {
+  const unsigned char* bytes = nullptr;
   size_t length = 0;
   if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &bytes, &length) != 1 || length < 5) return "";
   size_t list = static_cast<size_t>(bytes[0]) << 8 | bytes[1];
@@ -78,13 +78,13 @@ std::string NameIn(SSL *ssl) {
   for (size_t i = 0; i < name; i++) {
     if (bytes[5 + i] <= 0x20 || bytes[5 + i] >= 0x7f) return "";
   }
-  return std::string(reinterpret_cast<const char *>(bytes + 5), name);
+  return std::string(reinterpret_cast<const char*>(bytes + 5), name);
 }
 
 // Holds the handshake until the caller has chosen a certificate by name: before tickets are looked
 // at, so that a session is judged against the certificate of this connection.
-int OnClientHello(SSL *ssl, int *alert, void *) {
-  TlsState *tls = StateOf(ssl);
+int OnClientHello(SSL* ssl, int* alert, void*) {
+  TlsState* tls = StateOf(ssl);
   if (tls->refused) {
     *alert = SSL_AD_INTERNAL_ERROR;
     return SSL_CLIENT_HELLO_ERROR;
@@ -95,12 +95,12 @@ int OnClientHello(SSL *ssl, int *alert, void *) {
 }
 
 // Our list decides the order; no common protocol is an alert (RFC 7301 §3.2).
-int OnAlpn(SSL *ssl, const unsigned char **out, unsigned char *out_length, const unsigned char *in, unsigned in_length,
-           void *) {
-  const TlsState *tls = StateOf(ssl);
+int OnAlpn(SSL* ssl, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length,
+           void*) {
+  const TlsState* tls = StateOf(ssl);
   if (tls->settings == nullptr || tls->settings->alpn.empty()) return SSL_TLSEXT_ERR_NOACK;
-  unsigned char *chosen = nullptr;
-  const auto &ours = tls->settings->alpn;
+  unsigned char* chosen = nullptr;
+  const auto& ours = tls->settings->alpn;
   int result =
       SSL_select_next_proto(&chosen, out_length, ours.data(), static_cast<unsigned>(ours.size()), in, in_length);
   *out = chosen;
@@ -108,22 +108,22 @@ int OnAlpn(SSL *ssl, const unsigned char **out, unsigned char *out_length, const
 }
 
 // RFC 5077's session, from the server: kept under the key its connection was opened with.
-int OnSession(SSL *ssl, SSL_SESSION *session) {
-  TlsState *tls = StateOf(ssl);
+int OnSession(SSL* ssl, SSL_SESSION* session) {
+  TlsState* tls = StateOf(ssl);
   if (tls->server || tls->session_key.empty() || tls->context == nullptr) return 0;
   tls->context->Keep(tls->session_key, session);
   return 1;
 }
 
-void OnInfo(const SSL *ssl, int where, int value) {
+void OnInfo(const SSL* ssl, int where, int value) {
   if ((where & SSL_CB_ALERT) == 0 || (value & 0xff) == SSL_AD_CLOSE_NOTIFY) return;
-  TlsState *tls = StateOf(ssl);
+  TlsState* tls = StateOf(ssl);
   if (tls == nullptr) return;
   tls->alert = (where & SSL_CB_READ) != 0 ? "received alert " : "sent alert ";
   tls->alert += SSL_alert_desc_string_long(value);
 }
 
-void Common(SSL_CTX *context) {
+void Common(SSL_CTX* context) {
   SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
   SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
   SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
@@ -135,22 +135,22 @@ void Common(SSL_CTX *context) {
   SSL_CTX_set_timeout(context, 3600);
 }
 
-BIO *Text(const std::string &text) { return BIO_new_mem_buf(text.data(), static_cast<int>(text.size())); }
+BIO* Text(const std::string& text) { return BIO_new_mem_buf(text.data(), static_cast<int>(text.size())); }
 
 std::string LastError() {
   unsigned long code = ERR_peek_last_error();
   if (code == 0) return "no reason given";
-  const char *reason = ERR_reason_error_string(code);
+  const char* reason = ERR_reason_error_string(code);
   return reason != nullptr ? reason : "error " + std::to_string(code);
 }
 
-bool LoadChain(SSL_CTX *context, const std::string &pem) {
-  BIO *bio = Text(pem);
-  X509 *leaf = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr);
+bool LoadChain(SSL_CTX* context, const std::string& pem) {
+  BIO* bio = Text(pem);
+  X509* leaf = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr);
   bool ok = leaf != nullptr && SSL_CTX_use_certificate(context, leaf) == 1;
   X509_free(leaf);
   while (ok) {
-    X509 *next = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr);
+    X509* next = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr);
     if (next == nullptr) break;
     // Takes the certificate over when it works.
     if (SSL_CTX_add0_chain_cert(context, next) != 1) {
@@ -163,12 +163,12 @@ bool LoadChain(SSL_CTX *context, const std::string &pem) {
   return ok;
 }
 
-bool LoadTrust(SSL_CTX *context, const std::string &pem) {
-  BIO *bio = Text(pem);
-  X509_STORE *store = SSL_CTX_get_cert_store(context);
+bool LoadTrust(SSL_CTX* context, const std::string& pem) {
+  BIO* bio = Text(pem);
+  X509_STORE* store = SSL_CTX_get_cert_store(context);
   int count = 0;
   for (;;) {
-    X509 *root = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr);
+    X509* root = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr);
     if (root == nullptr) break;
     if (X509_STORE_add_cert(store, root) == 1) count++;
     X509_free(root);
@@ -180,13 +180,13 @@ bool LoadTrust(SSL_CTX *context, const std::string &pem) {
 
 }  // namespace
 
-std::shared_ptr<TlsContext> TlsContext::Make(const std::string &certificate, const std::string &key,
-                                             const std::string &trust, std::string *error) {
+std::shared_ptr<TlsContext> TlsContext::Make(const std::string& certificate, const std::string& key,
+                                             const std::string& trust, std::string* error) {
   ERR_clear_error();
   auto made = std::make_shared<TlsContext>();
   context_count++;
   made->context_ = SSL_CTX_new(TLS_method());
-  SSL_CTX *context = made->context_;
+  SSL_CTX* context = made->context_;
   if (context == nullptr) {
     *error = LastError();
     return nullptr;
@@ -196,10 +196,10 @@ std::shared_ptr<TlsContext> TlsContext::Make(const std::string &certificate, con
     *error = "the certificate: " + LastError();
     return nullptr;
   }
-  BIO *bio = Text(key);
+  BIO* bio = Text(key);
   // No password: a key that asks for one is refused, not asked about on the terminal.
-  EVP_PKEY *parsed = PEM_read_bio_PrivateKey(
-      bio, nullptr, [](char *, int, int, void *) { return -1; }, nullptr);
+  EVP_PKEY* parsed = PEM_read_bio_PrivateKey(
+      bio, nullptr, [](char*, int, int, void*) { return -1; }, nullptr);
   BIO_free(bio);
   bool fits =
       parsed != nullptr && SSL_CTX_use_PrivateKey(context, parsed) == 1 && SSL_CTX_check_private_key(context) == 1;
@@ -221,12 +221,12 @@ std::shared_ptr<TlsContext> TlsContext::Make(const std::string &certificate, con
 }
 
 TlsContext::~TlsContext() {
-  for (Entry &entry : order_) SSL_SESSION_free(entry.session);
+  for (Entry& entry : order_) SSL_SESSION_free(entry.session);
   SSL_CTX_free(context_);
   context_count--;
 }
 
-void TlsContext::Keep(const std::string &key, SSL_SESSION *session) {
+void TlsContext::Keep(const std::string& key, SSL_SESSION* session) {
   order_.push_front({key, session});
   by_key_.emplace(key, order_.begin());
   if (order_.size() <= kSessions) return;
@@ -241,10 +241,10 @@ void TlsContext::Keep(const std::string &key, SSL_SESSION *session) {
   order_.erase(last);
 }
 
-SSL_SESSION *TlsContext::Take(const std::string &key) {
+SSL_SESSION* TlsContext::Take(const std::string& key) {
   auto at = by_key_.find(key);
   if (at == by_key_.end()) return nullptr;
-  SSL_SESSION *session = at->second->session;
+  SSL_SESSION* session = at->second->session;
   order_.erase(at->second);
   by_key_.erase(at);
   return session;
@@ -275,7 +275,7 @@ std::unique_ptr<TlsState> TlsState::Client(std::vector<uint8_t> alpn, std::strin
   return made;
 }
 
-std::unique_ptr<TlsState> TlsState::Server(const ServerTls *server) {
+std::unique_ptr<TlsState> TlsState::Server(const ServerTls* server) {
   auto made = std::make_unique<TlsState>();
   made->server = true;
   made->settings = server;
@@ -292,10 +292,10 @@ TlsState::~TlsState() {
   tls_count--;
 }
 
-bool TlsState::Start(TlsBuffers *buffers, std::string *error) {
+bool TlsState::Start(TlsBuffers* buffers, std::string* error) {
   ERR_clear_error();
   ssl = SSL_new(server ? settings->base : context->context());
-  BIO *bio = ssl == nullptr ? nullptr : BIO_new(Method());
+  BIO* bio = ssl == nullptr ? nullptr : BIO_new(Method());
   if (bio == nullptr) {
     SSL_free(ssl);
     ssl = nullptr;
@@ -317,7 +317,7 @@ bool TlsState::Start(TlsBuffers *buffers, std::string *error) {
   if (!alpn.empty()) SSL_set_alpn_protos(ssl, alpn.data(), static_cast<unsigned>(alpn.size()));
   if (!server_name.empty()) SSL_set_tlsext_host_name(ssl, server_name.c_str());
   if (!session_key.empty()) {
-    SSL_SESSION *session = context->Take(session_key);
+    SSL_SESSION* session = context->Take(session_key);
     if (session != nullptr) {
       SSL_set_session(ssl, session);
       SSL_SESSION_free(session);
@@ -327,7 +327,7 @@ bool TlsState::Start(TlsBuffers *buffers, std::string *error) {
   return true;
 }
 
-bool TlsState::Use(std::shared_ptr<TlsContext> with, std::string *error) {
+bool TlsState::Use(std::shared_ptr<TlsContext> with, std::string* error) {
   context = std::move(with);
   if (!server) return true;
   ERR_clear_error();
@@ -340,7 +340,7 @@ bool TlsState::Use(std::shared_ptr<TlsContext> with, std::string *error) {
   return true;
 }
 
-std::string TlsError(TlsState *tls) {
+std::string TlsError(TlsState* tls) {
   std::string text = LastError();
   if (tls->ssl != nullptr) {
     long verdict = SSL_get_verify_result(tls->ssl);
@@ -353,32 +353,32 @@ std::string TlsError(TlsState *tls) {
 
 namespace {
 
-void AddDer(std::vector<std::vector<uint8_t>> *to, X509 *certificate) {
+void AddDer(std::vector<std::vector<uint8_t>>* to, X509* certificate) {
   int length = i2d_X509(certificate, nullptr);
   if (length <= 0) return;
   std::vector<uint8_t> der(static_cast<size_t>(length));
-  uint8_t *at = der.data();
+  uint8_t* at = der.data();
   i2d_X509(certificate, &at);
   to->push_back(std::move(der));
 }
 
 }  // namespace
 
-TlsPeer PeerOf(TlsState *tls) {
+TlsPeer PeerOf(TlsState* tls) {
   TlsPeer peer;
-  const unsigned char *alpn = nullptr;
+  const unsigned char* alpn = nullptr;
   unsigned length = 0;
   SSL_get0_alpn_selected(tls->ssl, &alpn, &length);
-  if (alpn != nullptr) peer.alpn.assign(reinterpret_cast<const char *>(alpn), length);
+  if (alpn != nullptr) peer.alpn.assign(reinterpret_cast<const char*>(alpn), length);
   peer.server_name = tls->server_name;
   peer.resumed = SSL_session_reused(tls->ssl) == 1;
-  X509 *leaf = SSL_get0_peer_certificate(tls->ssl);
+  X509* leaf = SSL_get0_peer_certificate(tls->ssl);
   if (leaf == nullptr) return peer;
   AddDer(&peer.certificates, leaf);
   // Bound: 16, far beyond any real chain.
-  STACK_OF(X509) *chain = SSL_get_peer_cert_chain(tls->ssl);
+  STACK_OF(X509)* chain = SSL_get_peer_cert_chain(tls->ssl);
   for (int i = 0; i < sk_X509_num(chain) && peer.certificates.size() < 16; i++) {
-    X509 *certificate = sk_X509_value(chain, i);
+    X509* certificate = sk_X509_value(chain, i);
     // On the client side the chain begins with the leaf.
     if (i == 0 && X509_cmp(certificate, leaf) == 0) continue;
     AddDer(&peer.certificates, certificate);
@@ -386,9 +386,9 @@ TlsPeer PeerOf(TlsState *tls) {
   return peer;
 }
 
-bool PeerStillValid(TlsState *tls) {
+bool PeerStillValid(TlsState* tls) {
   if (SSL_session_reused(tls->ssl) != 1) return true;
-  X509 *leaf = SSL_get0_peer_certificate(tls->ssl);
+  X509* leaf = SSL_get0_peer_certificate(tls->ssl);
   if (leaf == nullptr) return !tls->server || !tls->settings->request;
   return SSL_get_verify_result(tls->ssl) == X509_V_OK && X509_cmp_current_time(X509_get0_notBefore(leaf)) < 0 &&
          X509_cmp_current_time(X509_get0_notAfter(leaf)) > 0;

@@ -17,7 +17,7 @@ namespace ambit_io {
 
 // Where records come from and go to while one connection is worked on; one for the whole engine.
 struct TlsBuffers {
-  const uint8_t *in = nullptr;
+  const uint8_t* in = nullptr;
   size_t in_left = 0;
   bool in_ended = false;
   std::vector<uint8_t> out;
@@ -29,18 +29,18 @@ class TlsContext {
  public:
   // PEM texts. Null, with `error` set, when something does not parse or does not fit
   // together.
-  static std::shared_ptr<TlsContext> Make(const std::string &certificate, const std::string &key,
-                                          const std::string &trust, std::string *error);
+  static std::shared_ptr<TlsContext> Make(const std::string& certificate, const std::string& key,
+                                          const std::string& trust, std::string* error);
   ~TlsContext();
 
-  SSL_CTX *context() const { return context_; }
+  SSL_CTX* context() const { return context_; }
   // Names certificate, key and trust: a session made under another is not resumed.
-  const uint8_t *digest() const { return digest_; }
+  const uint8_t* digest() const { return digest_; }
 
-  void Keep(const std::string &key, SSL_SESSION *session);
+  void Keep(const std::string& key, SSL_SESSION* session);
   // The newest session for this key, which is then used up (RFC 8446 appendix C.4); null if
   // there is none.
-  SSL_SESSION *Take(const std::string &key);
+  SSL_SESSION* Take(const std::string& key);
   size_t sessions() const { return order_.size(); }
 
  private:
@@ -48,9 +48,9 @@ class TlsContext {
   static constexpr size_t kSessions = 1024;
   struct Entry {
     std::string key;
-    SSL_SESSION *session;
+    SSL_SESSION* session;
   };
-  SSL_CTX *context_ = nullptr;
+  SSL_CTX* context_ = nullptr;
   uint8_t digest_[32] = {};
   std::list<Entry> order_;
   std::unordered_multimap<std::string, std::list<Entry>::iterator> by_key_;
@@ -62,7 +62,7 @@ struct ServerTls {
   // Null when OpenSSL has no memory.
   static std::unique_ptr<ServerTls> Make(std::vector<uint8_t> alpn, bool request, int min_version);
 
-  SSL_CTX *base = nullptr;  // holds the ticket keys; certificates come per connection
+  SSL_CTX* base = nullptr;  // holds the ticket keys; certificates come per connection
   std::vector<uint8_t> alpn;
   bool request = true;
   int min_version = TLS1_3_VERSION;
@@ -73,15 +73,15 @@ struct TlsState {
   // A client's: records nothing until Start.
   static std::unique_ptr<TlsState> Client(std::vector<uint8_t> alpn, std::string server_name, std::string session_key,
                                           int min_version);
-  static std::unique_ptr<TlsState> Server(const ServerTls *server);
+  static std::unique_ptr<TlsState> Server(const ServerTls* server);
 
   // Server: the first bytes came. Client: the certificate is there. False when OpenSSL
   // refuses, with `error` set.
-  bool Start(TlsBuffers *buffers, std::string *error);
+  bool Start(TlsBuffers* buffers, std::string* error);
   // Gives the certificate that the ClientHello waits for. False as above.
-  bool Use(std::shared_ptr<TlsContext> with, std::string *error);
+  bool Use(std::shared_ptr<TlsContext> with, std::string* error);
 
-  SSL *ssl = nullptr;
+  SSL* ssl = nullptr;
   bool server = false;
   bool hello_told = false;  // kHello was handed over
   bool refused = false;     // the caller has no certificate for this name
@@ -96,13 +96,13 @@ struct TlsState {
   std::vector<uint8_t> alpn;
   std::string session_key;
   int min_version = TLS1_3_VERSION;
-  const ServerTls *settings = nullptr;
+  const ServerTls* settings = nullptr;
   bool hello_pending = false;  // OpenSSL is inside the ClientHello call-back
 };
 
 // What the last failed call said, with OpenSSL's verdict on the peer's chain where that was the
 // reason.
-std::string TlsError(TlsState *tls);
+std::string TlsError(TlsState* tls);
 
 // The peer as the verdict needs it: negotiated protocol, name asked for, certificates (DER, leaf
 // first).
@@ -112,9 +112,9 @@ struct TlsPeer {
   std::vector<std::vector<uint8_t>> certificates;
   bool resumed = false;
 };
-TlsPeer PeerOf(TlsState *tls);
+TlsPeer PeerOf(TlsState* tls);
 // False when a resumed session brings a peer certificate that is no longer valid in time.
-bool PeerStillValid(TlsState *tls);
+bool PeerStillValid(TlsState* tls);
 
 long TlsLive();
 long ContextsLive();

@@ -1,9 +1,14 @@
 // Two connections joined into one: bytes, half-closes and resets go both ways, and a slow reader stops the far writer. Memory per
-// relay is bounded by HIGH_WATER each way plus what the layer below holds. Must not live here: policy, who is joined with whom.
+// relay is bounded by a high water each way plus what the layer below holds. Must not live here: policy, who is joined with whom.
 import type { AbortReason, Connection, ConnectionHandler, OpenInfo } from './connection.ts'
 
-/** Bytes that may wait to be written on one side before the other side is paused; it resumes when they are gone. */
+/** Bytes that may wait to be written on a socket before the other side is paused; it resumes when they are gone. */
 export const HIGH_WATER = 262_144
+/**
+ * The same for a stream. What waits there is beyond what its window and its connection take, and was copied to wait: better
+ * left where it came from, and the connection below holds enough to stay busy meanwhile.
+ */
+export const STREAM_HIGH_WATER = 16_384
 
 export interface RelayObserver {
   /** Both sides are gone. `error`: the first failure, undefined for a clean end. Bytes read from the first and from the second side. */
@@ -15,6 +20,8 @@ class Side implements ConnectionHandler {
   connection: Connection | undefined
   other!: Side
   bytes = 0
+  /** More than this waiting to be written here pauses the other side. */
+  highWater = HIGH_WATER
   /** Bytes that came before the other side was open; bounded, because this side is paused until then. */
   held: Buffer[] = []
   open = false
@@ -26,9 +33,14 @@ class Side implements ConnectionHandler {
   }
 
   onOpen(connection: Connection, _info: OpenInfo): void {
+    this.take(connection)
+    this.relay.opened()
+  }
+
+  take(connection: Connection): void {
     this.connection = connection
     this.open = true
-    this.relay.opened()
+    if (connection.fd < 0) this.highWater = STREAM_HIGH_WATER
   }
 
   onRead(connection: Connection, arena: Uint8Array, start: number, end: number): void {
@@ -40,7 +52,7 @@ class Side implements ConnectionHandler {
       return
     }
     to.write(arena, start, end)
-    if (to.pending > HIGH_WATER) connection.pause()
+    if (to.pending > this.other.highWater) connection.pause()
   }
 
   onDrain(): void {
@@ -99,8 +111,7 @@ export class Relay {
 
   /** Takes the first side, which is open; it is paused until the second is open too. */
   attach(first: Connection): void {
-    this.#first.connection = first
-    this.#first.open = true
+    this.#first.take(first)
     first.pause()
   }
 

@@ -46,11 +46,11 @@ export interface CertificateStatus {
 
 export interface Certificates {
   /**
-   * The identity's certificate, fetched when there is none; one request however many wait. While a renewal fails the
-   * still valid one is served. Rejects with CERTIFICATE_UNAVAILABLE naming the identity and the CA's reason: the first
-   * attempt's failure is told to those who wait, the manager goes on trying.
+   * The identity's certificate: at once when it is held, which is what a handshake meets; else fetched, one request however
+   * many wait. While a renewal fails the still valid one is served. Rejects (never throws) with CERTIFICATE_UNAVAILABLE naming
+   * the identity and the CA's reason: the first attempt's failure is told to those who wait, the manager goes on trying.
    */
-  keyPair(identity: Identity): Promise<KeyPair>
+  keyPair(identity: Identity): KeyPair | Promise<KeyPair>
   /** Fetches ahead (a pod with this identity came to the node) and keeps it renewed until `forget`. */
   prefetch(identity: Identity): void
   /** The last pod with this identity left: the key is dropped, a renewal cancelled. */
@@ -58,6 +58,8 @@ export interface Certificates {
   /** PEM trust bundle: what the CA sent last. Changes are told to `onTrust` listeners. */
   trust(): string
   onTrust(listener: (bundle: string) => void): void
+  /** An identity has another certificate than before: what still runs on the old one may be led over. */
+  onRenewed(listener: (identity: Identity) => void): void
   status(): readonly CertificateStatus[]
   close(): void
 }

@@ -55,6 +55,7 @@ export class CertificateManager implements Certificates {
   readonly #entries = new Map<string, Entry>()
   readonly #queue: Record<CertificatePriority, Entry[]> = { realtime: [], warmup: [], background: [] }
   readonly #listeners: ((bundle: string) => void)[] = []
+  readonly #renewed: ((identity: Identity) => void)[] = []
   #running = 0
   #trust: string
   #closed = false
@@ -64,7 +65,7 @@ export class CertificateManager implements Certificates {
     this.#trust = options.roots
   }
 
-  keyPair(identity: Identity): Promise<KeyPair> {
+  keyPair(identity: Identity): KeyPair | Promise<KeyPair> {
     const { clock } = this.#options
     let entry: Entry
     try {
@@ -77,7 +78,7 @@ export class CertificateManager implements Certificates {
     if (held && now < held.notAfter) {
       // Timers run on monotonic time: the wall clock may have jumped over the renewal.
       if (now >= held.renewAt && !entry.error) this.#want(entry, 'background')
-      return Promise.resolve(held.pair)
+      return held.pair
     }
     if (entry.error && !entry.running && clock.monotonic() - entry.failedAt < FAST_FAIL_MS) {
       return Promise.reject(entry.error)
@@ -107,6 +108,10 @@ export class CertificateManager implements Certificates {
 
   onTrust(listener: (bundle: string) => void): void {
     this.#listeners.push(listener)
+  }
+
+  onRenewed(listener: (identity: Identity) => void): void {
+    this.#renewed.push(listener)
   }
 
   status(): readonly CertificateStatus[] {
@@ -236,6 +241,7 @@ export class CertificateManager implements Certificates {
   }
 
   #succeed(entry: Entry, held: Held): void {
+    const before = entry.held
     entry.held = held
     entry.error = undefined
     entry.backoff.reset()
@@ -245,6 +251,7 @@ export class CertificateManager implements Certificates {
       'certificate received',
     )
     this.#schedule(entry)
+    if (before) for (const listener of this.#renewed) listener(entry.identity)
   }
 
   #fail(entry: Entry, cause: unknown): void {

@@ -1,6 +1,6 @@
 // A tunnel as `Transport.connect` would make it: a connection at once, its outcome through the handler, also while the
 // session underneath is still being opened. Must not live here: pooling (pool.ts), streams (http2/tunnel.ts).
-import { AmbitError } from '../../base/errors.ts'
+import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Clock, Timer } from '../../base/clock.ts'
 import type { AbortReason, Connection, ConnectionHandler, OpenInfo } from '../../io/connection.ts'
 import type { TunnelInfo } from '../http2/index.ts'
@@ -165,7 +165,12 @@ export function connectTunnel<T extends TunnelTarget>(
   const tunnel = new PooledTunnel(pool, target, options)
   // In a later turn, so that the caller holds the connection before anything is told about it.
   queueMicrotask(() => {
-    if (!tunnel.closed) pool.request(target, tunnel)
+    if (tunnel.closed) return
+    try {
+      pool.request(target, tunnel)
+    } catch (error) {
+      tunnel.onFailed(error instanceof Error ? error : new AmbitError('TUNNEL_OPEN', messageOf(error)))
+    }
   })
   return tunnel
 }

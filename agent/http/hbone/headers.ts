@@ -1,6 +1,6 @@
 // The headers of an HBONE CONNECT and of its answer (reference: ambient, request headers): `forwarded` (RFC 7239), `baggage`
 // and `traceparent` (W3C). Parsing is strict and bounded: they come from peers. Must not live here: whether they are believed.
-import { randomBytes } from 'node:crypto'
+import { randomFillSync } from 'node:crypto'
 import { canonicalIp, joinHostPort, parsePort } from '../../base/ip.ts'
 import type { Endpoint } from '../../io/connection.ts'
 import { header, type Headers } from '../message.ts'
@@ -112,10 +112,22 @@ function decode(text: string): string {
   }
 }
 
+/** Bytes of a trace id and a span id. */
+const IDS = 24
+/** Random bytes are asked for in advance, for 128 headers at a time: a call into OpenSSL costs more than all else here. */
+const random = Buffer.alloc(IDS * 128)
+let taken = random.length
+
 /** A fresh `traceparent`: version 00, random ids, not sampled. */
 export function newTraceparent(): string {
-  const bytes = randomBytes(24).toString('hex')
-  return `00-${bytes.slice(0, 32)}-${bytes.slice(32)}-00`
+  if (taken === random.length) {
+    randomFillSync(random)
+    taken = 0
+  }
+  const trace = random.toString('hex', taken, taken + 16)
+  const span = random.toString('hex', taken + 16, taken + IDS)
+  taken += IDS
+  return `00-${trace}-${span}-00`
 }
 
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/

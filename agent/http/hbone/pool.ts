@@ -42,6 +42,8 @@ interface Member<T extends TunnelTarget> {
   readonly group: Group<T>
   session: ClientSession
   opened: boolean
+  /** Drained while it was still opening: it takes nothing and ends once it is open. */
+  retired: boolean
   idle: Timer | undefined
 }
 
@@ -65,7 +67,7 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
     this.#maxWaiting = options.maxWaiting ?? 4_096
   }
 
-  /** Sessions, open or opening. */
+  /** Sessions: opening, open or draining. */
   get sessions(): number {
     let count = 0
     for (const group of this.#groups.values()) count += group.members.size
@@ -111,9 +113,20 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
     }
   }
 
-  /** GOAWAY on every session: running streams end by themselves. */
-  drain(): void {
-    for (const group of this.#groups.values()) for (const member of [...group.members]) member.session.drain()
+  /**
+   * GOAWAY on every session, or on those of the targets asked for (a certificate was renewed): running streams end by
+   * themselves, new ones get a new session.
+   */
+  drain(wanted: (target: T) => boolean = () => true): void {
+    for (const group of this.#groups.values()) {
+      if (!wanted(group.target)) continue
+      for (const member of [...group.members]) {
+        if (member.opened) member.session.drain()
+        else member.retired = true
+      }
+      // Who waits for a session that is retired before it opened must not wait for it alone.
+      if (group.waiting.length > 0) this.#grow(group)
+    }
   }
 
   close(): void {
@@ -125,6 +138,10 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
   onAvailable(session: ClientSession): void {
     const member = session.slot as Member<T>
     member.opened = true
+    if (member.retired) {
+      session.drain()
+      return
+    }
     const { waiting } = member.group
     while (waiting.length > 0 && session.available > 0) this.#start(member, waiting.shift() as TunnelRequest)
     if (session.active === 0) this.#startIdle(member)
@@ -135,7 +152,7 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
   onDraining(session: ClientSession): void {
     const member = session.slot as Member<T>
     this.#stopIdle(member)
-    member.group.members.delete(member)
+    // It stays a member, which has nothing available, until it closes: `drop` must reach its streams too.
     this.#settle(member.group)
   }
 
@@ -147,7 +164,7 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
     group.members.delete(member)
     if (!member.opened) {
       // A failed connect fails who waited for it; the others wait for sessions that are still opening.
-      const opening = [...group.members].some((other) => !other.opened)
+      const opening = [...group.members].some((other) => !other.opened && !other.retired)
       if (!opening)
         this.#fail(group, error ?? new AmbitError('TUNNEL_CLOSED', 'The peer closed before the tunnel was open.'))
     }
@@ -163,9 +180,9 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
   /** One new session while more wait than those that are opening will take. */
   #grow(group: Group<T>): void {
     let room = 0
-    for (const member of group.members) if (!member.opened) room += this.#maxStreams
+    for (const member of group.members) if (!member.opened && !member.retired) room += this.#maxStreams
     if (room >= group.waiting.length) return
-    const member: Member<T> = { group, session: undefined as never, opened: false, idle: undefined }
+    const member: Member<T> = { group, session: undefined as never, opened: false, retired: false, idle: undefined }
     let connection: Connection
     try {
       connection = this.#options.open(group.target, http2ClientHandler)
@@ -182,14 +199,14 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
   #start(member: Member<T>, request: TunnelRequest): void {
     this.#stopIdle(member)
     const { session } = member
-    const connection = openTunnel(
-      session,
-      request.authority,
-      request.headers,
-      request.handler,
-      request.info,
-      request.slot,
-    )
+    let connection: Connection
+    try {
+      connection = openTunnel(session, request.authority, request.headers, request.handler, request.info, request.slot)
+    } catch (error) {
+      // What this one asked for cannot be sent; the session and the others are none the worse.
+      request.onFailed(error instanceof Error ? error : new AmbitError('TUNNEL_OPEN', messageOf(error)))
+      return
+    }
     request.onStream?.(connection)
   }
 

@@ -33,6 +33,10 @@ export class Flows {
   readonly #metrics: TcpMetrics
   readonly #log: AccessLog
   readonly #clock: Clock
+  /** A series is one edge's, and goes with it. */
+  readonly #texts = new WeakMap<TcpSeries, EdgeText>()
+  #lastTime = -1
+  #lastText = ''
 
   constructor(metrics: TcpMetrics, log: AccessLog, clock: Clock) {
     this.#metrics = metrics
@@ -58,53 +62,81 @@ export class Flows {
   close(flow: Flow, fromClient: number, toClient: number, error: string): void {
     this.progress(flow, fromClient, toClient)
     flow.series.closed.value++
-    this.#line(error === '' ? 'info' : 'error', 'connection complete', flow.facts, flow.started, {
-      fromClient,
-      toClient,
-      error,
-    })
+    const level = error === '' ? 'info' : 'error'
+    this.#line(level, 'connection complete', flow.facts, flow.series, flow.started, { fromClient, toClient, error })
   }
 
   /** Refused, or failed before a byte went through. `policy`: what decided, where a policy did. */
   fail(facts: FlowFacts, started: number, flags: TcpFlags, error: string, policy = ''): void {
-    this.#metrics.edge(facts.edge, flags).failed.value++
-    this.#line('warn', 'connection failed', facts, started, { fromClient: 0, toClient: 0, error, policy })
+    const series = this.#metrics.edge(facts.edge, flags)
+    series.failed.value++
+    this.#line('warn', 'connection failed', facts, series, started, { fromClient: 0, toClient: 0, error, policy })
   }
 
+  /** Written by hand: what is the same for every connection of an edge is rendered once. Undefined fields are left out. */
   #line(
     level: string,
     message: string,
     facts: FlowFacts,
+    series: TcpSeries,
     started: number,
     end: { fromClient: number; toClient: number; error: string; policy?: string },
   ): void {
-    const { direction, edge } = facts
-    const { source, destination, service } = edge
+    const { direction, source, destination, authority } = facts
+    let known = this.#texts.get(series)
+    if (!known) this.#texts.set(series, (known = edgeText(facts.edge)))
     const outbound = direction === 'outbound'
-    this.#log.entry({
-      time: new Date(this.#clock.now()).toISOString(),
-      level,
-      scope: 'access',
-      message,
-      'src.addr': joinHostPort(facts.source.address, facts.source.port),
+    // ztunnel names them from the local app's side: sent is what it sent.
+    const sent = outbound ? end.fromClient : end.toClient
+    const received = outbound ? end.toClient : end.fromClient
+    const time = this.#time(this.#clock.now())
+    let line = `{"time":"${time}","level":"${level}","scope":"access","message":"${message}"`
+    line += `,"src.addr":${JSON.stringify(joinHostPort(source.address, source.port))}${known.source}`
+    line += `,"dst.addr":${JSON.stringify(joinHostPort(destination.address, destination.port))}`
+    if (authority !== '') line += `,"dst.hbone_addr":${JSON.stringify(authority)}`
+    line += `${known.destination},"direction":"${direction}","bytes_sent":${sent},"bytes_recv":${received}`
+    line += `,"duration":"${Math.round(this.#clock.monotonic() - started)}ms"`
+    if (end.policy) line += `,"policy":${JSON.stringify(end.policy)}`
+    if (end.error !== '') line += `,"error":${JSON.stringify(end.error)}`
+    this.#log.line(`${line}}`)
+  }
+
+  /** ISO text of a time; many connections end in one millisecond. */
+  #time(now: number): string {
+    if (now !== this.#lastTime) {
+      this.#lastTime = now
+      this.#lastText = new Date(now).toISOString()
+    }
+    return this.#lastText
+  }
+}
+
+interface EdgeText {
+  readonly source: string
+  readonly destination: string
+}
+
+/** The fields of an access line that say who an edge joins, each with a comma before it. */
+function edgeText(edge: Edge): EdgeText {
+  const { source, destination, service } = edge
+  return {
+    source: fields({
       'src.workload': source?.name,
       'src.namespace': source?.namespace,
       'src.identity': edge.sourceIdentity && formatIdentity(edge.sourceIdentity),
       'src.cluster': source?.clusterId,
-      'dst.addr': joinHostPort(facts.destination.address, facts.destination.port),
-      'dst.hbone_addr': facts.authority || undefined,
+    }),
+    destination: fields({
       'dst.service': service?.hostname,
       'dst.workload': destination?.name,
       'dst.namespace': destination?.namespace,
       'dst.identity': edge.destinationIdentity && formatIdentity(edge.destinationIdentity),
       'dst.cluster': destination?.clusterId,
-      direction,
-      // ztunnel names them from the local app's side: sent is what it sent.
-      bytes_sent: outbound ? end.fromClient : end.toClient,
-      bytes_recv: outbound ? end.toClient : end.fromClient,
-      duration: `${Math.round(this.#clock.monotonic() - started)}ms`,
-      policy: end.policy || undefined,
-      error: end.error || undefined,
-    })
+    }),
   }
+}
+
+function fields(values: Readonly<Record<string, string | undefined>>): string {
+  const inside = JSON.stringify(values).slice(1, -1)
+  return inside === '' ? '' : `,${inside}`
 }

@@ -1,8 +1,11 @@
 // What the tunnel half of the agent works with. Types only. Must not live here: anything that runs.
 import type { Clock } from '../../base/clock.ts'
 import type { Logger } from '../../base/log.ts'
+import type { TunnelTarget } from '../../http/hbone/pool.ts'
 import type { Transport } from '../../io/connection.ts'
+import type { Identity } from '../../mesh/identity.ts'
 import type { MeshView } from '../../mesh/state.ts'
+import type { Workload } from '../../mesh/workload.ts'
 import type { Certificates } from '../../pki/contract.ts'
 import type { Flows } from '../observe/flow.ts'
 import type { Redirect } from '../redirect/contract.ts'
@@ -30,4 +33,17 @@ export interface TunnelOptions {
 export interface TunnelContext extends Required<TunnelOptions> {
   /** Resolves true once `test` holds after some change of the state, false after `waitMs`. */
   readonly until: (test: () => boolean) => Promise<boolean>
+}
+
+/** Who may share a tunnel: the same source pod, to the same workload, expected to be the same identities. */
+export interface AgentTarget extends TunnelTarget {
+  readonly podUid: string
+  /** The source pod's workload and its identity. */
+  readonly from: Workload
+  readonly source: Identity
+  readonly accepted: readonly string[]
+  /** Uid of the workload at the other end: the destination, or its waypoint. */
+  readonly destination: string
+  readonly address: string
+  readonly port: number
 }

@@ -27,7 +27,7 @@ export const KEEPALIVE = { keepaliveMs: 10_000, keepaliveTimeoutMs: 20_000 } as 
 export function hboneServer(context: TunnelContext, pod: LocalPod): Http2Server {
   return http2Server(
     tunnelServer((exchange, head) => serve(context, pod, exchange, head)),
-    KEEPALIVE,
+    { clock: context.clock, ...KEEPALIVE },
     {
       onSession(session) {
         // The handshake has checked it; read once per connection.

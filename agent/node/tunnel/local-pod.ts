@@ -4,7 +4,7 @@ import type { Workload } from '../../mesh/workload.ts'
 import { workloadOf } from '../enroll/wanted.ts'
 import type { RegisteredPod } from '../enroll/contract.ts'
 import type { Carried } from './carried.ts'
-import type { TunnelContext } from './contract.ts'
+import type { AgentTarget, TunnelContext } from './contract.ts'
 
 export class LocalPod {
   readonly pod: RegisteredPod
@@ -12,8 +12,10 @@ export class LocalPod {
   readonly name: string
   readonly listeners: Listener[] = []
   readonly carried = new Set<Carried>()
+  /** Targets of its tunnels by the workload at the other end, each gone with that workload. */
+  readonly targets = new WeakMap<Workload, AgentTarget>()
   readonly #context: TunnelContext
-  /** Uid of the workload found last, for messages once it is gone. */
+  /** It leaves: nothing new is carried for it. */
   stopped = false
 
   constructor(context: TunnelContext, pod: RegisteredPod) {

@@ -7,39 +7,47 @@ import { baggageOf } from './baggage.ts'
 import { connectTunnel } from '../../http/hbone/connect.ts'
 import { TunnelRefused } from '../../http/http2/index.ts'
 import { forwardedValue, newTraceparent } from '../../http/hbone/headers.ts'
-import type { TunnelPool, TunnelTarget } from '../../http/hbone/pool.ts'
-import { formatIdentity, parseIdentity, type Identity } from '../../mesh/identity.ts'
+import type { TunnelPool } from '../../http/hbone/pool.ts'
+import { formatIdentity } from '../../mesh/identity.ts'
 import { resolveOutbound, type Outbound } from '../../mesh/resolve.ts'
 import { identityOf, type Workload } from '../../mesh/workload.ts'
 import type { FlowFacts } from '../observe/flow.ts'
 import { Carried, FirstSide } from './carried.ts'
-import type { TunnelContext } from './contract.ts'
+import type { AgentTarget, TunnelContext } from './contract.ts'
 import type { LocalPod } from './local-pod.ts'
-
-/** Who may share a tunnel: the same source pod, to the same workload, expected to be the same identities. */
-export interface AgentTarget extends TunnelTarget {
-  readonly podUid: string
-  readonly source: Identity
-  readonly accepted: readonly string[]
-  /** Uid of the workload at the other end: the destination, or its waypoint. */
-  readonly destination: string
-  readonly address: string
-  readonly port: number
-}
 
 type Tunnelled = Extract<Outbound, { kind: 'hbone' | 'waypoint' }>
 
-function targetOf(pod: LocalPod, source: Identity, to: Tunnelled): AgentTarget {
-  const key = `${pod.uid} ${formatIdentity(source)} ${to.identities.join(',')} ${to.workload.uid} ${joinHostPort(to.address, to.port)}`
-  return {
-    key,
+/** The target of a pod's tunnel to `to`, the same object as long as nothing of it changes: its key is built and hashed once. */
+function targetOf(pod: LocalPod, source: Workload, to: Tunnelled): AgentTarget {
+  const known = pod.targets.get(to.workload)
+  if (
+    known !== undefined &&
+    known.from === source &&
+    known.port === to.port &&
+    known.address === to.address &&
+    sameTexts(known.accepted, to.identities)
+  )
+    return known
+  const identity = identityOf(source)
+  const target: AgentTarget = {
+    key: `${pod.uid} ${formatIdentity(identity)} ${to.identities.join(',')} ${to.workload.uid} ${joinHostPort(to.address, to.port)}`,
     podUid: pod.uid,
-    source,
+    from: source,
+    source: identity,
     accepted: to.identities,
     destination: to.workload.uid,
     address: to.address,
     port: to.port,
   }
+  pod.targets.set(to.workload, target)
+  return target
+}
+
+function sameTexts(a: readonly string[], b: readonly string[]): boolean {
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
 }
 
 /** Handler of a pod's outbound listener. */
@@ -139,7 +147,7 @@ class OutboundConnection extends Carried {
 
   #tunnel(source: Workload, to: Tunnelled): void {
     const { context, pod } = this
-    const target = targetOf(pod, identityOf(source), to)
+    const target = targetOf(pod, source, to)
     this.relay.expect(
       connectTunnel(this.#pool, target, {
         authority: to.authority,
@@ -178,7 +186,7 @@ class OutboundConnection extends Carried {
         source,
         sourceIdentity: tunnelled && source ? identityOf(source) : undefined,
         destination: to?.workload,
-        destinationIdentity: tunnelled ? parseIdentity(to.identities[0] as string) : undefined,
+        destinationIdentity: tunnelled ? identityOf(to.workload) : undefined,
         service: to?.service,
         security: tunnelled ? 'mutual_tls' : 'unknown',
       },

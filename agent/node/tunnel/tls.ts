@@ -11,11 +11,14 @@ import { within } from './state-wait.ts'
 
 const ALPN = ['h2'] as const
 
-function certificateOf(context: TunnelContext, identity: Identity): Promise<KeyPair> {
+/** At once when it is held: a handshake costs no promise then. */
+function certificateOf(context: TunnelContext, identity: Identity): KeyPair | Promise<KeyPair> {
+  const pair = context.certificates.keyPair(identity)
+  if (!(pair instanceof Promise)) return pair
   return within(
     context.clock,
     context.waitMs,
-    context.certificates.keyPair(identity),
+    pair,
     () =>
       new AmbitError(
         'TUNNEL_NO_CERTIFICATE',
@@ -42,7 +45,7 @@ export class ClientTls implements TlsSettings {
     return this.#context.certificates.trust()
   }
 
-  certificate(): Promise<KeyPair> {
+  certificate(): KeyPair | Promise<KeyPair> {
     return certificateOf(this.#context, this.#source)
   }
 
@@ -70,9 +73,14 @@ export class ServerTls implements TlsSettings {
     return this.#context.certificates.trust()
   }
 
-  async certificate(): Promise<KeyPair> {
+  certificate(): KeyPair | Promise<KeyPair> {
+    const { workload } = this.#pod
+    return workload ? certificateOf(this.#context, identityOf(workload)) : this.#awaited()
+  }
+
+  async #awaited(): Promise<KeyPair> {
     const context = this.#context
-    if (!this.#pod.workload) await context.until(() => this.#pod.workload !== undefined)
+    await context.until(() => this.#pod.workload !== undefined)
     const { workload } = this.#pod
     if (!workload) {
       throw new AmbitError('TUNNEL_NO_WORKLOAD', `Nothing is known of pod ${this.#pod.name} yet.`, {

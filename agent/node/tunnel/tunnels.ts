@@ -4,15 +4,15 @@ import type { Timer } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { Http2Server } from '../../http/http2/index.ts'
 import { TunnelPool } from '../../http/hbone/pool.ts'
-import { formatIdentity, type Identity } from '../../mesh/identity.ts'
+import { formatIdentity, sameIdentity, type Identity } from '../../mesh/identity.ts'
 import { identityOf } from '../../mesh/workload.ts'
 import type { RegisteredPod } from '../enroll/contract.ts'
 import type { PodListeners } from '../redirect/contract.ts'
-import type { TunnelContext, TunnelOptions } from './contract.ts'
+import type { AgentTarget, TunnelContext, TunnelOptions } from './contract.ts'
 import { hboneServer, KEEPALIVE } from './hbone.ts'
 import { InboundConnectionBase } from './inbound.ts'
 import { LocalPod } from './local-pod.ts'
-import { OutboundHandler, type AgentTarget } from './outbound.ts'
+import { OutboundHandler } from './outbound.ts'
 import { plaintextMode } from './plaintext-mode.ts'
 import { PlaintextHandler } from './plaintext.ts'
 import { StateWait } from './state-wait.ts'
@@ -59,7 +59,7 @@ export class Tunnels {
     this.#context = context
     this.#pool = new TunnelPool<AgentTarget>({
       clock: options.clock,
-      http2: KEEPALIVE,
+      http2: { clock: options.clock, ...KEEPALIVE },
       // From inside the source pod, so that its own address is the TCP peer.
       open: (target, handler) =>
         context.transport.connect({
@@ -71,6 +71,8 @@ export class Tunnels {
           timeoutMs: context.connectMs,
         }),
     })
+    options.certificates.onRenewed((identity) => this.#renew(formatIdentity(identity)))
+    options.certificates.onTrust(() => this.#renew(undefined))
   }
 
   /** Accepts on a captured pod's listeners. Rejects when one of them cannot be used; nothing is left of it then. */
@@ -126,13 +128,28 @@ export class Tunnels {
     }
     const view = this.#context.view()
     this.#pool.drop((target) => {
+      const source = this.#pods.get(target.podUid)?.local.workload
       const workload = view?.workload(target.destination)
       return (
+        source === undefined ||
+        !sameIdentity(identityOf(source), target.source) ||
         workload === undefined ||
         !workload.addresses.includes(target.address) ||
         !target.accepted.includes(formatIdentity(identityOf(workload)))
       )
     })
+  }
+
+  /**
+   * Leads over to a new certificate of `uri`, or to a new trust bundle: what was agreed under the old one takes no new
+   * connection, on either side, and ends with those it carries.
+   */
+  #renew(uri: string | undefined): void {
+    this.#pool.drain((target) => uri === undefined || formatIdentity(target.source) === uri)
+    for (const { server, identity } of this.#pods.values()) {
+      if (uri !== undefined && (identity === undefined || formatIdentity(identity) !== uri)) continue
+      for (const session of [...server.sessions]) session.drain()
+    }
   }
 
   /** Keeps the certificate and the kernel's mode of a pod in step with its workload. */

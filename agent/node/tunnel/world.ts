@@ -2,10 +2,18 @@
 // "in" one are bound to its address; listeners and captured destinations are told by the test). TLS, HTTP/2, policies, relays
 // and sockets are the real ones; the kernel's half has its own tests. Must not be imported by anything but tests.
 import { connect as netConnect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
-import { systemClock } from '../../base/clock.ts'
+import { systemClock, type Clock } from '../../base/clock.ts'
 import { silentLog } from '../../base/log.ts'
 import { transport } from '../../io/index.ts'
-import type { ConnectOptions, Endpoint, KeyPair, Listener, ListenOptions, Transport } from '../../io/connection.ts'
+import type {
+  ConnectOptions,
+  Endpoint,
+  KeyPair,
+  Listener,
+  ListenOptions,
+  TlsSettings,
+  Transport,
+} from '../../io/connection.ts'
 import { testRoot } from '../../io/testcerts.ts'
 import { formatIdentity, type Identity } from '../../mesh/identity.ts'
 import { sampleWorkload } from '../../mesh/samples.ts'
@@ -27,19 +35,36 @@ export class TestCertificates implements Certificates {
   /** Identity → another that is served in its place. */
   readonly instead = new Map<string, string>()
   held = false
-  keyPair(identity: Identity): Promise<KeyPair> {
+  readonly #renewed: ((identity: Identity) => void)[] = []
+  readonly #trusting: ((bundle: string) => void)[] = []
+  keyPair(identity: Identity): KeyPair | Promise<KeyPair> {
     if (this.held) return new Promise(() => undefined)
     const uri = this.instead.get(formatIdentity(identity)) ?? formatIdentity(identity)
     let pair = this.#pairs.get(uri)
     if (!pair) this.#pairs.set(uri, (pair = root.issue(uri)))
-    return Promise.resolve(pair)
+    return pair
+  }
+  /** Another certificate and key for the same identity, as at half life. */
+  renew(identity: Identity): void {
+    const uri = formatIdentity(identity)
+    this.#pairs.set(uri, root.issue(uri))
+    for (const listener of this.#renewed) listener(identity)
+  }
+  onRenewed(listener: (identity: Identity) => void): void {
+    this.#renewed.push(listener)
+  }
+  /** As if the CA had sent another bundle. */
+  retrust(): void {
+    for (const listener of this.#trusting) listener(root.certificate)
   }
   prefetch(): void {}
   forget(): void {}
   trust(): string {
     return root.certificate
   }
-  onTrust(): void {}
+  onTrust(listener: (bundle: string) => void): void {
+    this.#trusting.push(listener)
+  }
   status(): [] {
     return []
   }
@@ -68,6 +93,9 @@ export class TestWorld implements Redirect, Transport {
   readonly #addresses = new Map<string, string>()
   readonly #listeners = new Map<number, { host: string; port: number }>()
   readonly bound = new Map<string, number>()
+  /** Certificates that peers showed in handshakes, oldest first: clients' to listeners, servers' to connects. */
+  readonly clients: Uint8Array[] = []
+  readonly tunnelled: Uint8Array[] = []
   #next = -2
 
   register(pod: RegisteredPod, plaintextPort: number): PodListeners {
@@ -84,13 +112,18 @@ export class TestWorld implements Redirect, Transport {
   async listen(options: ListenOptions): Promise<Listener> {
     const where = this.#listeners.get(options.fd as number) as { host: string; port: number }
     const { handler, tls } = options
-    const listener = await transport.listen({ handler, ...where, ...(tls ? { tls } : {}) })
+    const listener = await transport.listen({
+      handler,
+      ...where,
+      ...(tls ? { tls: watched(tls, this.clients) } : {}),
+    })
     this.bound.set(String(options.fd), listener.address.port)
     return listener
   }
 
   connect(options: ConnectOptions): ReturnType<Transport['connect']> {
-    const { fd, ...rest } = options
+    const { fd, tls, ...plain } = options
+    const rest = tls ? { ...plain, tls: watched(tls, this.tunnelled) } : plain
     const made = this.#made.get(fd as number) as Made
     this.#made.delete(fd as number)
     // The app's side: in a real pod the agent's own sockets go past the plaintext listener.
@@ -129,11 +162,24 @@ export class TestWorld implements Redirect, Transport {
   async uninstall(): Promise<void> {}
 }
 
+/** The same settings; every peer that is judged leaves its leaf in `seen`. */
+function watched(tls: TlsSettings, seen: Uint8Array[]): TlsSettings {
+  return {
+    alpn: tls.alpn,
+    trust: () => tls.trust(),
+    certificate: (serverName) => tls.certificate(serverName),
+    verify(peer) {
+      seen.push(peer.certificates[0] as Uint8Array)
+      return tls.verify(peer)
+    },
+  }
+}
+
 /** Keeps access lines as objects. */
 export class Lines {
   readonly entries: Record<string, unknown>[] = []
-  entry(fields: Readonly<Record<string, unknown>>): void {
-    this.entries.push(JSON.parse(JSON.stringify(fields)) as Record<string, unknown>)
+  line(json: string): void {
+    this.entries.push(JSON.parse(json) as Record<string, unknown>)
   }
   async until(test: (entry: Record<string, unknown>) => boolean): Promise<Record<string, unknown>> {
     for (;;) {
@@ -168,10 +214,12 @@ export class Cluster {
   readonly sockets: Socket[] = []
   readonly servers: Server[] = []
   readonly #net: number
+  readonly #clock: Clock
   #host = 1
 
-  constructor(net: number) {
+  constructor(net: number, clock: Clock = systemClock) {
     this.#net = net
+    this.#clock = clock
   }
 
   node(name: string, waitMs = 300): TestNode {
@@ -184,8 +232,8 @@ export class Cluster {
       redirect: this.world,
       certificates,
       view: () => this.state,
-      flows: new Flows(new TcpMetrics(metrics), lines as unknown as AccessLog, systemClock),
-      clock: systemClock,
+      flows: new Flows(new TcpMetrics(metrics), lines as unknown as AccessLog, this.#clock),
+      clock: this.#clock,
       log: silentLog,
       waitMs,
       connectMs: 2_000,

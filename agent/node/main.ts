@@ -21,6 +21,7 @@ import { startEnrollment } from './enroll/enrollment.ts'
 import { parseFlags, type AgentFlags } from './flags.ts'
 import { configDump } from './observe/dump.ts'
 import { Flows } from './observe/flow.ts'
+import { Refusals } from './observe/refusals.ts'
 import { agentMetrics, type AgentParts } from './observe/metrics.ts'
 import { ownCgroupId } from './redirect/descriptors.ts'
 import { openRedirect } from './redirect/redirect.ts'
@@ -136,7 +137,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, drain
     redirect,
     certificates,
     view: () => (known ? state : undefined),
-    flows: new Flows(new TcpMetrics(metrics), accessLog, clock),
+    flows: new Flows(new TcpMetrics(metrics), new Refusals(metrics), accessLog, clock),
     clock,
     log: log.child({ room: 'tunnel' }),
   })

@@ -52,6 +52,8 @@ export interface Http2Session {
 export interface ServerSessionEvents {
   onSession?(session: Http2Session): void
   onSessionClose?(session: Http2Session, error: Error | undefined): void
+  /** A connection that never became a session: its handshake failed or was refused. */
+  onRefused?(connection: Connection, error: Error | undefined): void
 }
 
 /** A connection that someone else owns (its `slot` is untouched), fed into the codec by hand: for an owner that detects protocols first. */

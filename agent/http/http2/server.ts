@@ -221,6 +221,7 @@ class Http2ServerHandler implements Http2Server {
   onClose(connection: Connection, error: Error | undefined): void {
     // A connection that never opened (handshake refused) has no session.
     if (connection.slot instanceof ServerSession) connection.slot.closed(error)
+    else this.#sessionEvents.onRefused?.(connection, error)
   }
 
   drain(): void {

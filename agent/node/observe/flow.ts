@@ -6,6 +6,7 @@ import type { Endpoint } from '../../io/connection.ts'
 import { formatIdentity } from '../../mesh/identity.ts'
 import type { AccessLog } from '../../telemetry/access-log.ts'
 import type { Edge, TcpFlags, TcpMetrics, TcpSeries } from '../../telemetry/istio.ts'
+import type { RefusalReason, Refusals } from './refusals.ts'
 
 export interface FlowFacts {
   readonly direction: 'inbound' | 'outbound'
@@ -30,6 +31,8 @@ export interface Flow {
 }
 
 export class Flows {
+  /** For refusals that have no flow of their own. */
+  readonly refusals: Refusals
   readonly #metrics: TcpMetrics
   readonly #log: AccessLog
   readonly #clock: Clock
@@ -38,8 +41,9 @@ export class Flows {
   #lastTime = -1
   #lastText = ''
 
-  constructor(metrics: TcpMetrics, log: AccessLog, clock: Clock) {
+  constructor(metrics: TcpMetrics, refusals: Refusals, log: AccessLog, clock: Clock) {
     this.#metrics = metrics
+    this.refusals = refusals
     this.#log = log
     this.#clock = clock
   }
@@ -66,10 +70,18 @@ export class Flows {
     this.#line(level, 'connection complete', flow.facts, flow.series, flow.started, { fromClient, toClient, error })
   }
 
-  /** Refused, or failed before a byte went through. `policy`: what decided, where a policy did. */
-  fail(facts: FlowFacts, started: number, flags: TcpFlags, error: string, policy = ''): void {
+  /** Refused, for a reason of this agent's, or failed before a byte went through. `policy`: what decided, where a policy did. */
+  fail(
+    facts: FlowFacts,
+    started: number,
+    flags: TcpFlags,
+    error: string,
+    reason: RefusalReason | undefined,
+    policy: string,
+  ): void {
     const series = this.#metrics.edge(facts.edge, flags)
     series.failed.value++
+    if (reason !== undefined) this.refusals.count(facts.direction, reason)
     this.#line('warn', 'connection failed', facts, series, started, { fromClient: 0, toClient: 0, error, policy })
   }
 

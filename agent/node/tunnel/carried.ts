@@ -6,6 +6,7 @@ import type { AbortReason, Connection, ConnectionHandler, OpenInfo } from '../..
 import { Relay, type RelayObserver } from '../../io/relay.ts'
 import type { TcpFlags } from '../../telemetry/istio.ts'
 import type { Flow, FlowFacts } from '../observe/flow.ts'
+import { refusalOf, type RefusalReason } from '../observe/refusals.ts'
 import type { TunnelContext } from './contract.ts'
 import type { LocalPod } from './local-pod.ts'
 
@@ -30,17 +31,19 @@ export abstract class Carried implements ConnectionHandler, RelayObserver {
   /** What is known of it now, for the access line. */
   abstract facts(): FlowFacts
 
-  /** Refused or failed before it was open: told once. */
-  failed(flags: TcpFlags, message: string, policy = ''): void {
+  /** Refused (`reason` says why) or failed before it was open: told once. */
+  failed(flags: TcpFlags, message: string, reason?: RefusalReason, policy = ''): void {
     this.pod.carried.delete(this)
     if (this.#told) return
     this.#told = true
-    this.context.flows.fail(this.facts(), this.started, flags, message, policy)
+    this.context.flows.fail(this.facts(), this.started, flags, message, reason, policy)
   }
 
   /** Cuts it because of a verdict given later. */
-  revoke(message: string): void {
+  revoke(reason: RefusalReason, message: string): void {
+    if (this.#cutBy !== '') return
     this.#cutBy = message
+    this.context.flows.refusals.count(this.facts().direction, reason)
     this.relay.abort('denied', new AmbitError('TUNNEL_REVOKED', message))
   }
 
@@ -73,7 +76,7 @@ export abstract class Carried implements ConnectionHandler, RelayObserver {
   onClose(connection: Connection, error: Error | undefined): void {
     if (!this.flow) {
       const why = error ?? new AmbitError('TUNNEL_CLOSED', 'The other side closed before the connection was open.')
-      this.failed(flagsOf(why), messageOf(why))
+      this.failed(flagsOf(why), messageOf(why), refusalOf(why))
     }
     this.relay.second.onClose(connection, error)
   }

@@ -1,5 +1,6 @@
 // HBONE into a pod (reference: ambient, inbound algorithm): each CONNECT is checked, judged, and joined with the app; every
 // refusal has the status Istio gives it. Must not live here: the verdict (inbound.ts), HTTP/2.
+import { AmbitError, messageOf } from '../../base/errors.ts'
 import { canonicalIp, splitHostPort } from '../../base/ip.ts'
 import { parseForwarded } from '../../http/hbone/headers.ts'
 import {
@@ -15,6 +16,7 @@ import { header, type RequestHead, type ServerExchange } from '../../http/messag
 import type { Connection, Endpoint, OpenInfo } from '../../io/connection.ts'
 import type { Identity } from '../../mesh/identity.ts'
 import { peerIdentity } from '../../pki/peer-identity.ts'
+import { refusalOf } from '../observe/refusals.ts'
 import { baggageOf } from './baggage.ts'
 import type { TunnelContext } from './contract.ts'
 import { InboundConnectionBase, type InboundAsk } from './inbound.ts'
@@ -33,6 +35,11 @@ export function hboneServer(context: TunnelContext, pod: LocalPod): Http2Server 
         // The handshake has checked it; read once per connection.
         session.slot = peerIdentity(session.connection.info.certificates)
       },
+      onRefused(_connection, error) {
+        const late = error instanceof AmbitError && error.code === 'IO_HANDSHAKE_TIMEOUT'
+        const reason = refusalOf(error) ?? (late ? 'handshake_timeout' : 'handshake')
+        pod.refused('inbound', reason, '', messageOf(error))
+      },
     },
   )
 }
@@ -41,8 +48,10 @@ function serve(context: TunnelContext, pod: LocalPod, exchange: ServerExchange, 
   const { info } = exchange.connection
   const target = targetOf(head, info.local)
   if (typeof target === 'string' || pod.stopped) {
-    const why = typeof target === 'string' ? target : 'the pod leaves'
-    context.log.warn({ pod: pod.name, peer: info.peer.address, authority: head.authority, why }, 'a tunnel was refused')
+    if (typeof target === 'string') {
+      const why = `${target}: ${head.method} ${head.authority.slice(0, 100)}`
+      pod.refused('inbound', 'bad_request', info.peer.address, why)
+    } else pod.refused('inbound', 'pod_leaving', info.peer.address, 'the pod leaves')
     refuseTunnel(exchange, typeof target === 'string' ? 400 : 503)
     return
   }

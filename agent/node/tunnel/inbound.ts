@@ -55,7 +55,7 @@ export abstract class InboundConnectionBase extends Carried {
         .then(() => {
           if (pod.workload && !pod.stopped) this.#go(pod.workload)
           else {
-            this.failed('IDENTITY_ERROR', `nothing is known of pod ${pod.name} yet`)
+            this.failed('IDENTITY_ERROR', `nothing is known of pod ${pod.name} yet`, 'no_workload')
             this.unavailable()
           }
         })
@@ -66,7 +66,7 @@ export abstract class InboundConnectionBase extends Carried {
     this.#workload = workload
     const verdict = this.verdict()
     if (!verdict?.allowed) {
-      this.failed('DENY', denial(verdict), verdict?.details ?? '')
+      this.failed('DENY', denial(verdict), verdict?.reason ?? 'no_state', verdict?.details)
       this.denied()
       return
     }
@@ -97,7 +97,8 @@ export abstract class InboundConnectionBase extends Carried {
   /** Judges an open connection again; cuts it if it is denied now. */
   rejudge(): void {
     const verdict = this.verdict()
-    if (!verdict?.allowed) this.revoke(`connection closed due to policy change: ${denial(verdict)}`)
+    if (!verdict?.allowed)
+      this.revoke(verdict?.reason ?? 'no_state', `connection closed due to policy change: ${denial(verdict)}`)
   }
 
   #clientOf(verdict: InboundVerdict): Endpoint {

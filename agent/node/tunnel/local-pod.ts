@@ -3,8 +3,12 @@ import type { Listener } from '../../io/connection.ts'
 import type { Workload } from '../../mesh/workload.ts'
 import { workloadOf } from '../enroll/wanted.ts'
 import type { RegisteredPod } from '../enroll/contract.ts'
+import type { Direction, RefusalReason } from '../observe/refusals.ts'
 import type { Carried } from './carried.ts'
 import type { AgentTarget, TunnelContext } from './contract.ts'
+
+/** Refusals of one reason are logged this often. */
+const TELL_MS = 1_000
 
 export class LocalPod {
   readonly pod: RegisteredPod
@@ -15,6 +19,8 @@ export class LocalPod {
   /** Targets of its tunnels by the workload at the other end, each gone with that workload. */
   readonly targets = new WeakMap<Workload, AgentTarget>()
   readonly #context: TunnelContext
+  /** When refusals of a reason were logged last, and how many there were since. */
+  readonly #told = new Map<RefusalReason, { at: number; since: number }>()
   /** It leaves: nothing new is carried for it. */
   stopped = false
 
@@ -29,6 +35,23 @@ export class LocalPod {
   get workload(): Workload | undefined {
     const view = this.#context.view()
     return view && workloadOf(view, this.#context.node, this.pod)
+  }
+
+  /**
+   * Counts a refusal that is no carried connection's, and logs it: the first of a reason, then at most one line a second, which
+   * says how many there were, so that nobody can fill the log from outside.
+   */
+  refused(direction: Direction, reason: RefusalReason, peer: string, why: string): void {
+    const { flows, log, clock } = this.#context
+    flows.refusals.count(direction, reason)
+    const now = clock.monotonic()
+    const told = this.#told.get(reason)
+    if (told && now - told.at < TELL_MS) {
+      told.since++
+      return
+    }
+    log.warn({ pod: this.name, direction, reason, peer, why, before: told?.since }, 'a connection was refused')
+    this.#told.set(reason, { at: now, since: 0 })
   }
 
   /** The pod's own address in the family of `like`, where it has one. */

@@ -11,7 +11,9 @@ import type { TunnelPool } from '../../http/hbone/pool.ts'
 import { formatIdentity } from '../../mesh/identity.ts'
 import { resolveOutbound, type Outbound } from '../../mesh/resolve.ts'
 import { identityOf, type Workload } from '../../mesh/workload.ts'
+import type { TcpFlags } from '../../telemetry/istio.ts'
 import type { FlowFacts } from '../observe/flow.ts'
+import type { RefusalReason } from '../observe/refusals.ts'
 import { Carried, FirstSide } from './carried.ts'
 import type { AgentTarget, TunnelContext } from './contract.ts'
 import type { LocalPod } from './local-pod.ts'
@@ -67,10 +69,8 @@ export class OutboundHandler extends FirstSide implements ConnectionHandler {
     const wanted = this.#context.redirect.originalDestination(connection.fd)
     if (!wanted || this.#pod.stopped) {
       // Someone dialled the listener itself: it leads nowhere.
-      this.#context.log.warn(
-        { pod: this.#pod.name, peer: info.peer.address },
-        'a connection that was not captured was refused',
-      )
+      const reason = this.#pod.stopped ? 'pod_leaving' : 'not_captured'
+      this.#pod.refused('outbound', reason, info.peer.address, 'it leads nowhere')
       connection.abort('refused')
       return
     }
@@ -115,7 +115,7 @@ class OutboundConnection extends Carried {
         .until(() => pod.workload !== undefined)
         .then(() => {
           if (pod.workload && !pod.stopped) this.#go(pod.workload)
-          else this.#refuse('IDENTITY_ERROR', `nothing is known of pod ${pod.name} yet`)
+          else this.#refuse('IDENTITY_ERROR', `nothing is known of pod ${pod.name} yet`, 'no_workload')
         })
     }
   }
@@ -123,12 +123,12 @@ class OutboundConnection extends Carried {
   #go(source: Workload): void {
     const { context } = this
     const view = context.view()
-    if (!view) return this.#refuse('IDENTITY_ERROR', 'this agent has no state yet')
+    if (!view) return this.#refuse('IDENTITY_ERROR', 'this agent has no state yet', 'no_state')
     this.#source = source
     const to = resolveOutbound(view, source, this.#wanted.address, this.#wanted.port, context.random)
     this.#to = to
     if (to.kind === 'refuse')
-      return this.#refuse(to.code === 'no_healthy_upstream' ? 'CONNECT' : 'DENY', to.reason, to.code)
+      return this.#refuse(to.code === 'no_healthy_upstream' ? 'CONNECT' : 'DENY', to.reason, to.code, to.code)
     try {
       if (to.kind === 'plain') this.#plain(to.address, to.port)
       else this.#tunnel(source, to)
@@ -170,8 +170,8 @@ class OutboundConnection extends Carried {
     super.onClose(connection, error instanceof TunnelRefused ? explain(error) : error)
   }
 
-  #refuse(flags: Parameters<Carried['failed']>[0], message: string, policy = ''): void {
-    this.failed(flags, message, policy)
+  #refuse(flags: TcpFlags, message: string, reason?: RefusalReason, policy?: string): void {
+    this.failed(flags, message, reason, policy)
     this.#first.abort('refused')
   }
 

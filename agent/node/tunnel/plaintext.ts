@@ -19,6 +19,7 @@ export class PlaintextHandler extends FirstSide implements ConnectionHandler {
 
   onOpen(connection: Connection, info: OpenInfo): void {
     if (this.#pod.stopped) {
+      this.#pod.refused('inbound', 'pod_leaving', info.peer.address, 'the pod leaves')
       connection.abort('refused')
       return
     }

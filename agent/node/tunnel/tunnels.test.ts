@@ -41,6 +41,19 @@ beforeEach(async () => {
 
 afterEach(() => cluster.close())
 
+/** The counter of refusals, by direction and reason; asks until one of them is there. */
+async function refusals(node: TestNode): Promise<Record<string, number>> {
+  for (;;) {
+    const found: Record<string, number> = {}
+    for (const [, direction, reason, value] of (await node.metrics.text()).matchAll(
+      /ambit_connections_refused_total\{direction="(\w+)",reason="(\w+)"\} (\d+)/g,
+    ))
+      found[`${direction} ${reason}`] = Number(value)
+    if (Object.keys(found).length > 0) return found
+    await new Promise((resolve) => setTimeout(resolve, 2))
+  }
+}
+
 const echo = (): Promise<void> => cluster.app(server.address, 8080, (socket) => void socket.pipe(socket))
 const target = (): { address: string; port: number } => ({ address: server.address, port: 8080 })
 
@@ -210,12 +223,15 @@ describe('what is outside the mesh', () => {
     cluster.state.settings = { ...cluster.state.settings, outboundTrafficPolicy: 'REGISTRY_ONLY' }
     expect((await outcome(client.dial({ address: '192.0.2.1', port: 80 }))).ended).toBe(false)
     await one.lines.until((entry) => entry['policy'] === 'registry_only')
+    expect(await refusals(one)).toEqual({ 'outbound registry_only': 1 })
   })
 
   it('is what a connection leads to that was not captured: nowhere', async () => {
     const socket = client.dial(target())
     cluster.world.wanted.length = 0
     expect((await outcome(socket)).ended).toBe(false)
+    expect(await refusals(one)).toEqual({ 'outbound not_captured': 1 })
+    expect(one.warnings).toMatchObject([{ reason: 'not_captured', pod: 'default/client' }])
   })
 })
 
@@ -236,6 +252,9 @@ describe('policy', () => {
       "denied by the destination's policy",
     )
     expect(await two.metrics.text()).toMatch(/istio_tcp_connections_failed_total\{.*response_flags="DENY".* 1/)
+    expect(await refusals(two)).toEqual({ 'inbound not_allowed': 1 })
+    expect(two.lines.entries).toHaveLength(1)
+    expect(two.warnings).toEqual([])
   })
 
   it('denies what refers to a policy that has not come', async () => {
@@ -260,6 +279,7 @@ describe('policy', () => {
     expect((await outcome(sockets[0])).ended).toBe(false)
     const line = await two.lines.until((entry) => entry['message'] === 'connection complete')
     expect(String(line['error'])).toContain('policy change')
+    expect(await refusals(two)).toEqual({ 'inbound not_allowed': 1 })
     sockets[1].write('still here')
     await new Promise((resolve) => sockets[1].once('data', resolve))
   })
@@ -299,6 +319,8 @@ describe('plaintext', () => {
     cluster.state.setWorkload({ ...server.workload, authorizationPolicies: ['default/only'] })
     cluster.changed()
     expect((await outcome(plain())).error).toBe('ECONNRESET')
+    expect(await refusals(two)).toEqual({ 'inbound not_allowed': 1 })
+    expect(two.lines.entries).toMatchObject([{ policy: 'rbac_access_denied_matched_policy[none]' }])
   })
 })
 
@@ -313,6 +335,7 @@ describe('identities', () => {
     const line = await one.lines.until((entry) => entry['message'] === 'connection failed')
     expect(String(line['error'])).toContain('sa/impostor, not spiffe://cluster.local/ns/default/sa/server')
     expect(await one.metrics.text()).toMatch(/connections_failed_total\{.*TLS_FAILURE.* 1/)
+    expect(await refusals(one)).toEqual({ 'outbound wrong_peer': 1 })
   })
 
   it('of another trust domain are refused by the server', async () => {
@@ -323,6 +346,8 @@ describe('identities', () => {
     )
     expect((await outcome(client.dial(target()))).ended).toBe(false)
     expect(two.lines.entries).toEqual([])
+    expect(await refusals(two)).toEqual({ 'inbound trust_domain_mismatch': 1 })
+    expect(two.warnings).toMatchObject([{ reason: 'trust_domain_mismatch', pod: 'default/server' }])
   })
 
   it('that do not come are waited for, for a bounded time', async () => {
@@ -400,6 +425,9 @@ describe('the tunnel port', () => {
       })
     })
     expect(answers).toEqual([400])
+    expect(await refusals(two)).toEqual({ 'inbound bad_request': 4, 'inbound tunnel_port': 1 })
+    // The first of them; the others came within its second and are told with the next.
+    expect(two.warnings).toMatchObject([{ reason: 'bad_request' }])
     from.close()
   })
 
@@ -418,6 +446,8 @@ describe('the tunnel port', () => {
     socket.on('data', () => undefined)
     await recorder.until(() => recorder.closes > 0)
     expect(two.lines.entries).toEqual([])
+    expect(await refusals(two)).toEqual({ 'inbound handshake': 1 })
+    expect(two.warnings).toMatchObject([{ reason: 'handshake' }])
   })
 
   it('takes only its waypoint for a workload that has one, and believes the client it names', async () => {

@@ -3,7 +3,7 @@
 // and sockets are the real ones; the kernel's half has its own tests. Must not be imported by anything but tests.
 import { connect as netConnect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { systemClock, type Clock } from '../../base/clock.ts'
-import { silentLog } from '../../base/log.ts'
+import { silentLog, type Logger } from '../../base/log.ts'
 import { transport } from '../../io/index.ts'
 import type {
   ConnectOptions,
@@ -25,6 +25,7 @@ import { Metrics } from '../../telemetry/exposition.ts'
 import { TcpMetrics } from '../../telemetry/istio.ts'
 import type { RegisteredPod } from '../enroll/contract.ts'
 import { Flows } from '../observe/flow.ts'
+import { Refusals } from '../observe/refusals.ts'
 import type { PodListeners, Redirect } from '../redirect/contract.ts'
 import { Tunnels } from './tunnels.ts'
 
@@ -192,6 +193,8 @@ export class Lines {
 
 export interface TestNode {
   readonly name: string
+  /** What the agent warned of in its own log. */
+  readonly warnings: Record<string, unknown>[]
   readonly tunnels: Tunnels
   readonly certificates: TestCertificates
   readonly lines: Lines
@@ -226,19 +229,22 @@ export class Cluster {
     const metrics = new Metrics('agent', 'test')
     const lines = new Lines()
     const certificates = new TestCertificates()
+    const warnings: Record<string, unknown>[] = []
+    const warn = (fields: Record<string, unknown>): number => warnings.push(fields)
+    const log = Object.assign(Object.create(silentLog) as Logger, { warn })
     const tunnels = new Tunnels({
       node: name,
       transport: this.world,
       redirect: this.world,
       certificates,
       view: () => this.state,
-      flows: new Flows(new TcpMetrics(metrics), lines as unknown as AccessLog, this.#clock),
+      flows: new Flows(new TcpMetrics(metrics), new Refusals(metrics), lines as unknown as AccessLog, this.#clock),
       clock: this.#clock,
-      log: silentLog,
+      log,
       waitMs,
       connectMs: 2_000,
     })
-    const node = { name, tunnels, certificates, lines, metrics }
+    const node = { name, warnings, tunnels, certificates, lines, metrics }
     this.nodes.push(node)
     return node
   }

@@ -10,6 +10,7 @@ import { Metrics } from '../agent/telemetry/exposition.ts'
 import { everyHelp, type Help } from '../deploy/reference/cli.ts'
 import { collectCodes, errorPageProblems } from '../deploy/reference/errors.ts'
 import { GENERATED, generate } from '../deploy/reference/gen.ts'
+import { PLAINTEXT_REFUSED } from '../agent/mesh/plaintext-mode.ts'
 import { explainedLabels, explainedMetrics, registeredMetrics } from '../deploy/reference/metrics.ts'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -189,6 +190,8 @@ describe('the reference', () => {
       ...union('agent/mesh/resolve.ts', 'export type RefuseReason ='),
       ...union('agent/mesh/authorize.ts', 'export type VerdictReason ='),
       ...union('agent/mesh/inbound.ts', 'readonly allowed: boolean'),
+      ...union('agent/node/observe/refusals.ts', 'export type RefusalReason ='),
+      PLAINTEXT_REFUSED,
     ])
     const section = text('deploy/reference/errors.md')
       .split('\n## ')

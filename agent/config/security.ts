@@ -19,6 +19,8 @@ import type { Denial } from './store.ts'
 
 export interface Security {
   readonly policies: readonly Policy[]
+  /** Oldest first. */
+  readonly peerAuthentications: readonly PeerAuthentication[]
   /** The given workloads with their lists. */
   readonly workloads: readonly Workload[]
 }
@@ -78,7 +80,7 @@ export function toSecurity(context: Context, workloads: readonly Workload[], den
     const keys = lists.of(workload)
     return keys.length > 0 ? { ...workload, authorizationPolicies: keys } : workload
   })
-  return { policies: [...policies, ...lists.synthetic.values()], workloads: listed }
+  return { policies: [...policies, ...lists.synthetic.values()], peerAuthentications: modes, workloads: listed }
 }
 
 /** Which policies a workload lists, with what can be answered once per namespace answered once. */

@@ -34,6 +34,7 @@ export function translate(set: ResourceSet): Translation {
     workloads: security.workloads,
     services: [...context.services.values()],
     policies: security.policies,
+    peerAuthentications: security.peerAuthentications,
     routes,
     upstreams,
     waypoints: use.waypoints,

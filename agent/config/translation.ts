@@ -1,5 +1,6 @@
 // What a set of resources says, in the domain's words: the hand-over from config to control, sandbox and CLI.
 // Must not live here: how it is computed (translate.ts and each kind's file).
+import type { PeerAuthentication } from '../mesh/peer-authentication.ts'
 import type { Policy } from '../mesh/policy.ts'
 import type { Route } from '../mesh/route.ts'
 import type { Service } from '../mesh/service.ts'
@@ -33,6 +34,8 @@ export interface Translation {
    * from Workload.authorizationPolicies) and a DENY for each rejected security resource of which no good version is held.
    */
   readonly policies: readonly Policy[]
+  /** As written, oldest first: what the synthetic policies were made of, for who explains them. */
+  readonly peerAuthentications: readonly PeerAuthentication[]
   readonly routes: readonly Route[]
   readonly upstreams: readonly Upstream[]
   readonly waypoints: readonly WaypointGateway[]

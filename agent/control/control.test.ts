@@ -98,6 +98,7 @@ function shop(): Translation {
     routes: [sampleRoute([], { namespace: 'shop', hostname: 'backend.shop.svc.cluster.local' })],
     upstreams: [],
     waypoints: [waypoint],
+    peerAuthentications: [],
     problems: [],
   }
 }

@@ -5,15 +5,13 @@ import { once } from 'node:events'
 import { request } from 'node:http'
 import { join, relative } from 'node:path'
 import { AmbitError, messageOf } from '../base/errors.ts'
-import { loadPaths } from '../config/folder.ts'
-import type { Resource } from '../config/resource.ts'
-import { resourcesOf } from '../config/store.ts'
 import { Capture } from './capture.ts'
 import type { LoadSummary } from './app/load.ts'
 import { describeStatus, optionsOf, serveSandbox } from './commands.ts'
 import { logSources, printLogs } from './logs.ts'
 import { metricsUrl } from './programs.ts'
 import { PROJECT, type Sandbox } from './sandbox.ts'
+import { named, Why } from './why.ts'
 
 /** Requests for the split: the fewer, the wider five standard deviations are (at 2 400 and 80/20: ± 4.1 points). */
 const SPLIT_REQUESTS = 2_400
@@ -72,41 +70,26 @@ async function curl(sandbox: Sandbox, pod: string, args: readonly string[]): Pro
   return { status: Number(out.slice(at + 1)), body, echo, failure: code }
 }
 
-interface Configured {
-  /** Share of subset v1 that the VirtualService asks for. */
+interface Split {
+  /** Share of subset v1. */
   readonly share: number
-  /** `Kind namespace/name (file:line)` of what decides. */
+  /** The route that asks for it. */
   readonly route: string
-  readonly policy: string
-  readonly peer: string
 }
 
 /** What the folder asks for, so that an edited copy is judged by its own numbers. */
-function configured(dir: string): Configured {
-  const { resources } = resourcesOf(loadPaths([dir]))
-  const named = (resource: Resource | undefined): string =>
-    resource
-      ? `${resource.kind} ${resource.metadata.namespace}/${resource.metadata.name} (${relative(process.cwd(), resource.origin.file)}:${resource.origin.line(['spec'])})`
-      : '(none)'
-  const of = (kind: string): Resource | undefined => resources.find((one) => one.kind === kind)
-  const route = of('VirtualService')
-  const spec = (
-    route?.body as
-      { spec?: { http?: { route?: { destination: { subset?: string }; weight?: number }[] }[] } } | undefined
-  )?.spec
-  const split = spec?.http?.[0]?.route ?? []
-  const total = split.reduce((sum, one) => sum + (one.weight ?? 0), 0)
-  const first = split.find((one) => one.destination.subset === 'v1')?.weight ?? 0
-  if (total === 0)
+function splitOf(why: Why, dir: string): Split {
+  const { explanation } = why.ask('frontend', 'my-service', 'GET', '/api/items')
+  const of = (subset: string): number =>
+    explanation.branches.reduce((sum, one) => sum + (one.to.endsWith(` subset ${subset}`) ? one.share : 0), 0)
+  const route = explanation.steps
+    .flatMap((step) => step.because)
+    .find((one) => one.resource.startsWith('VirtualService'))
+  if (!route || of('v1') + of('v2') === 0)
     throw new AmbitError('SANDBOX_DEMO_FOLDER', `${dir} has no VirtualService with weights for the subsets v1 and v2`, {
       hint: 'The demo shows deploy/examples/shop or an edited copy of it.',
     })
-  return {
-    share: first / total,
-    route: named(route),
-    policy: named(of('AuthorizationPolicy')),
-    peer: named(of('PeerAuthentication')),
-  }
+  return { share: of('v1'), route: named(route) }
 }
 
 interface AccessLine {
@@ -152,7 +135,7 @@ function percent(share: number): string {
   return `${(share * 100).toFixed(1)} %`
 }
 
-async function showTraffic(sandbox: Sandbox, wanted: Configured, findings: Findings): Promise<void> {
+async function showTraffic(sandbox: Sandbox, wanted: Split, findings: Findings): Promise<void> {
   say(`\nWho talks to whom: ${SPLIT_REQUESTS} requests from frontend to http://my-service/api/items`)
   const { out } = await inPod(sandbox, 'frontend', [
     'ambit',
@@ -188,31 +171,37 @@ async function showTraffic(sandbox: Sandbox, wanted: Configured, findings: Findi
   )
 }
 
-async function showPolicy(sandbox: Sandbox, wanted: Configured, findings: Findings): Promise<void> {
-  say('\nWho may call whom')
+async function showPolicy(sandbox: Sandbox, why: Why, findings: Findings): Promise<void> {
+  say('\nWho may call whom (what decides, as `ambit explain` names it)')
   const allowed = await curl(sandbox, 'frontend', ['http://my-service/api/allowed'])
   const allowedLine = await accessLine(sandbox, '/api/allowed')
+  const allows = why.ask('frontend', 'my-service', 'GET', '/api/allowed')
   findings.check(
-    allowed.status === 200 && allowedLine.policy !== undefined,
-    `frontend GET /api/allowed → ${allowed.status}: rule of AuthorizationPolicy ${allowedLine.policy ?? '(none)'} matches ${allowedLine.source_principal ?? ''}`,
+    allowed.status === 200 && allowedLine.policy !== undefined && allows.verdict === 'delivered',
+    `frontend GET /api/allowed → ${allowed.status}: ${allows.why}, matches ${allowedLine.source_principal ?? ''}`,
   )
   const path = await curl(sandbox, 'frontend', ['http://my-service/admin'])
   const pathLine = await accessLine(sandbox, '/admin')
+  const admin = why.ask('frontend', 'my-service', 'GET', '/admin')
   findings.check(
-    path.status === 403 && path.body === 'RBAC: access denied' && pathLine.response_code === 403,
-    `frontend GET /admin → ${path.status} '${path.body}': no rule of ${wanted.policy} allows it [${pathLine.response_code_details ?? ''}]`,
+    path.status === 403 &&
+      path.body === 'RBAC: access denied' &&
+      pathLine.response_code_details === admin.explanation.branches[0]?.result.details,
+    `frontend GET /admin → ${path.status} '${path.body}': ${admin.why} [${pathLine.response_code_details ?? ''}]`,
   )
   const intruder = await curl(sandbox, 'intruder', ['http://my-service/api/intruder'])
   const intruderLine = await accessLine(sandbox, '/api/intruder')
+  const stranger = why.ask('intruder', 'my-service', 'GET', '/api/intruder')
   findings.check(
-    intruder.status === 403 && intruderLine.response_code === 403,
-    `intruder GET /api/intruder → ${intruder.status} '${intruder.body}': ${intruderLine.source_principal ?? ''} is none of its principals`,
+    intruder.status === 403 && intruderLine.response_code === 403 && stranger.verdict === 'denied',
+    `intruder GET /api/intruder → ${intruder.status} '${intruder.body}', being ${intruderLine.source_principal ?? ''}: ${stranger.why}`,
   )
   const target = sandbox.find('my-service-v1')
   const outsider = await curl(sandbox, 'outsider', [`http://${target.addresses[0]}:8080/api/items`])
+  const outside = why.ask('outsider', 'my-service-v1:8080')
   findings.check(
-    outsider.failure === 7 || outsider.failure === 56,
-    `outsider → ${target.name} in plaintext: ${outsider.failure === 0 ? `answered with ${outsider.status}` : 'refused'} (curl ${outsider.failure}) by ${wanted.peer}`,
+    (outsider.failure === 7 || outsider.failure === 56) && outside.verdict === 'denied',
+    `outsider → ${target.name} in plaintext: ${outsider.failure === 0 ? `answered with ${outsider.status}` : 'refused'} (curl ${outsider.failure}): ${outside.why}`,
   )
 }
 
@@ -282,7 +271,8 @@ async function showMetrics(sandbox: Sandbox, findings: Findings): Promise<void> 
 export async function demo(dir: string | undefined, name: string, once_: boolean): Promise<number> {
   const folder = dir ?? join(PROJECT, 'deploy', 'examples', 'shop')
   const began = performance.now()
-  const wanted = configured(folder)
+  const why = new Why(folder)
+  const wanted = splitOf(why, folder)
   say(`Bringing up ${relative(process.cwd(), folder) || folder} on ${DEMO_NODES} nodes …`)
   const { sandbox, ended, stop } = await serveSandbox(
     optionsOf(folder, { name, nodes: DEMO_NODES, detach: false, mesh: true, timeout: 90 }),
@@ -291,7 +281,7 @@ export async function demo(dir: string | undefined, name: string, once_: boolean
   try {
     for (const line of describeStatus(await sandbox.status())) say(`  ${line}`)
     await showTraffic(sandbox, wanted, findings)
-    await showPolicy(sandbox, wanted, findings)
+    await showPolicy(sandbox, why, findings)
     await showEncryption(sandbox, findings)
     await showMetrics(sandbox, findings)
   } catch (error) {

@@ -117,6 +117,28 @@ describe('ambit explain', () => {
     expect((await ask(['client', 'api'], strict)).verdict).toBe('delivered')
   })
 
+  it('says that the kernel refuses plaintext under STRICT, by whichever PeerAuthentication holds there, before its agent is asked', async () => {
+    const strict = (namespace: string): string =>
+      `apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: of-${namespace}, namespace: ${namespace}}\nspec: {mtls: {mode: STRICT}}\n`
+    // Both say the same policy on the wire.
+    const other = BASE.replaceAll('namespace: app', 'namespace: other').replace('name: app', 'name: other')
+    const answer = await ask(['outside', 'app/api'], strict('aaa'), other, strict('other'), strict('app'))
+    const denied = answer.branches[0]
+    expect(denied?.result).toEqual({
+      outcome: 'denied',
+      client: 'connection refused',
+      details: 'plaintext_refused',
+    })
+    expect(denied?.steps.map((step) => step.at.split(' ')[0])).toEqual(['kernel'])
+    expect(resources(answer)).toEqual(['PeerAuthentication app/of-app'])
+    const terminal = testTerminal()
+    expect(await main(['explain', 'outsider', 'my-service-v1:8080', '--config-dir', shop], terminal)).toBe(0)
+    expect(terminal.text).toMatch(
+      /denied: plaintext is refused.*\n +PeerAuthentication shop\/default {2}\S+50-security\.yaml:2\n/,
+    )
+    expect(terminal.text).toContain('not asked; would say denied: takes traffic from its waypoint only')
+  })
+
   it('refuses what is labelled for a waypoint that is missing', async () => {
     const terminal = testTerminal()
     writeFileSync(

@@ -15,7 +15,7 @@ export interface Because {
 export interface Step {
   /** Where it happens: `agent of shop/frontend`, `waypoint shop/waypoint` … */
   readonly at: string
-  /** What happens there, a phrase. */
+  /** What happens there, a phrase; of one that decides it begins with `allowed`, `denied` or `refused`. */
   readonly says: string
   readonly because: readonly Because[]
 }
@@ -74,4 +74,11 @@ export interface Explanation {
 export function because(source: Source, part?: string): Because {
   const { place, ...rest } = source
   return { resource: describeSource(rest), ...(place ? { place } : {}), ...(part ? { part } : {}) }
+}
+
+/** The step that stops what is explained, in the first of its branches, or the last one that had to allow it. */
+export function decidingStep(explanation: Explanation): Step | undefined {
+  const steps = [...explanation.steps, ...(explanation.branches[0]?.steps ?? [])]
+  const stops = steps.find((step) => /^(denied|refused)/.test(step.says))
+  return stops ?? steps.findLast((step) => step.says.startsWith('allowed') && step.because.length > 0)
 }

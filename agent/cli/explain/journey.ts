@@ -6,6 +6,8 @@ import { formatIdentity } from '../../mesh/identity.ts'
 import { authorizeInbound, type InboundVerdict } from '../../mesh/inbound.ts'
 import { usableEndpoints, resolveOutbound, type Outbound } from '../../mesh/resolve.ts'
 import { addressLike, targetPortOf } from '../../mesh/localize.ts'
+import { effectiveMode } from '../../mesh/peer-authentication.ts'
+import { PLAINTEXT_REFUSED, plaintextMode } from '../../mesh/plaintext-mode.ts'
 import type { Service } from '../../mesh/service.ts'
 import type { MeshState } from '../../mesh/state.ts'
 import { identityOf, type Workload } from '../../mesh/workload.ts'
@@ -177,7 +179,24 @@ function plainTo(world: World, workload: Workload, peerAddress: string, address:
   if (workload.tunnelProtocol !== 'HBONE' || workload.nativeTunnel) {
     return branch(nameOf(workload), [nameOf(workload)], [], delivered())
   }
-  return atDestination(world.state, workload, { peerAddress, identity: undefined, address, port })
+  const judged = atDestination(world.state, workload, { peerAddress, identity: undefined, address, port })
+  return plaintextMode(world.state, workload) === 'refuse' ? refusedByKernel(world, workload, judged) : judged
+}
+
+/** Plaintext where STRICT leaves nothing to judge: the agent is not asked. What it would say is said, where it is something else. */
+function refusedByKernel(world: World, workload: Workload, judged: Branch): Branch {
+  const { state } = world
+  const mode = effectiveMode(world.peerAuthentications, state.settings, workload.namespace, workload.labels)
+  const step: Step = {
+    at: `kernel of ${nameOf(workload)}`,
+    says: 'denied: plaintext is refused, mutual TLS is STRICT',
+    because: mode.decidedBy.slice(0, 1).map((one) => because(one.source)),
+  }
+  const agent = judged.steps[0]
+  const required = judged.result.details?.startsWith('waypoint_required') ?? false
+  const also = agent && required ? [{ ...agent, says: `not asked; would say ${agent.says}` }] : []
+  const result: Result = { outcome: 'denied', client: 'connection refused', details: PLAINTEXT_REFUSED }
+  return branch(nameOf(workload), [nameOf(workload)], [step, ...also], result)
 }
 
 /** The last hop: the destination's own agent. */

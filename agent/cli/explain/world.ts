@@ -5,12 +5,15 @@ import type { Problem } from '../../config/problem.ts'
 import { resourcesOf } from '../../config/store.ts'
 import { translate } from '../../config/translate.ts'
 import type { Translation, WaypointGateway } from '../../config/translation.ts'
+import type { PeerAuthentication } from '../../mesh/peer-authentication.ts'
 import { MeshState } from '../../mesh/state.ts'
 import { imagine } from '../imagine.ts'
 
 export interface World {
   readonly state: MeshState
   readonly waypoints: readonly WaypointGateway[]
+  /** Oldest first. */
+  readonly peerAuthentications: readonly PeerAuthentication[]
   /** What was made up because the resources do not say it. */
   readonly assumed: readonly string[]
   /** About the resources as written. */
@@ -25,6 +28,7 @@ export function worldOf(loaded: Loaded): World {
   return {
     state: stateOf(translation),
     waypoints: translation.waypoints,
+    peerAuthentications: translation.peerAuthentications,
     assumed: imagined.assumed,
     problems: [...written.problems, ...translation.problems],
   }

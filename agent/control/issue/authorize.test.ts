@@ -15,6 +15,7 @@ const translation: Translation = {
   ],
   services: [],
   policies: [],
+  peerAuthentications: [],
   routes: [],
   upstreams: [],
   waypoints: [

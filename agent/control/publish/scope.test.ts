@@ -29,6 +29,7 @@ const policy = (name: string, given: Partial<Policy>): Policy => samplePolicy('D
 /** `a` and its route to `far` in another namespace, which has a waypoint of its own. */
 const world: Translation = {
   settings: defaultSettings,
+  peerAuthentications: [],
   waypoints: [gateway('shop'), gateway('far')],
   services: [
     sampleService({ name: 'a', namespace: 'shop', waypoint: behind('shop') }),

@@ -211,10 +211,13 @@ describe('a renewed certificate', () => {
   })
 
   it('that comes while a session is being opened does not fail who waits for it, and the session is not kept', async () => {
+    one.certificates.held = true
     const socket = client.dial(at(server))
-    while (one.tunnels.sessions === 0) await turn()
+    const answered = exchange(socket)
+    await until(() => one.tunnels.sessions === 1)
     one.certificates.renew(identityOf(client.workload))
-    await exchange(socket)
+    one.certificates.release()
+    await answered
     await until(() => one.tunnels.sessions === 1)
     expect(one.tunnels.sessions).toBe(1)
     expect(cluster.world.clients.length).toBe(2)

@@ -35,11 +35,20 @@ export class TestCertificates implements Certificates {
   readonly #pairs = new Map<string, KeyPair>()
   /** Identity → another that is served in its place. */
   readonly instead = new Map<string, string>()
+  /** True: nobody gets one until `release`. */
   held = false
+  #waiting: (() => void)[] = []
   readonly #renewed: ((identity: Identity) => void)[] = []
   readonly #trusting: ((bundle: string) => void)[] = []
   keyPair(identity: Identity): KeyPair | Promise<KeyPair> {
-    if (this.held) return new Promise(() => undefined)
+    if (this.held) return new Promise((resolve) => this.#waiting.push(() => resolve(this.#pair(identity))))
+    return this.#pair(identity)
+  }
+  release(): void {
+    this.held = false
+    for (const give of this.#waiting.splice(0)) give()
+  }
+  #pair(identity: Identity): KeyPair {
     const uri = this.instead.get(formatIdentity(identity)) ?? formatIdentity(identity)
     let pair = this.#pairs.get(uri)
     if (!pair) this.#pairs.set(uri, (pair = root.issue(uri)))

@@ -26,9 +26,15 @@ export function serverTls(certificates: Certificates, own: Identity, view: MeshV
   }
 }
 
-/** Client side: the endpoint must be one of `expected` (SPIFFE ids). */
-export function clientTls(certificates: Certificates, own: Identity, expected: readonly string[]): TlsSettings {
+/** Client side: the endpoint must be one of `expected` (SPIFFE ids). `sessionKey` tells the endpoint apart from all others. */
+export function clientTls(
+  certificates: Certificates,
+  own: Identity,
+  expected: readonly string[],
+  sessionKey = '',
+): TlsSettings {
   return {
+    ...(sessionKey === '' ? {} : { sessionKey }),
     alpn: ['h2'],
     trust: () => certificates.trust(),
     certificate: () => certificates.keyPair(own),

@@ -5,6 +5,7 @@ import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import type { Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { ManualClock } from '../../base/clock.ts'
+import type { TlsPeer } from '../../io/connection.ts'
 import { identityOf } from '../../mesh/workload.ts'
 import { Cluster, outcome, type TestNode, type TestPod } from './world.ts'
 
@@ -29,7 +30,8 @@ afterEach(() => cluster.close())
 
 const echo = (pod: TestPod): Promise<void> => cluster.app(pod.address, 8080, (socket) => void socket.pipe(socket))
 const at = (pod: TestPod): { address: string; port: number } => ({ address: pod.address, port: 8080 })
-const serial = (der: Uint8Array | undefined): string => (der ? new X509Certificate(der).serialNumber : '')
+const serial = (peer: TlsPeer | undefined): string =>
+  peer ? new X509Certificate(peer.certificates[0] as Uint8Array).serialNumber : ''
 
 /** Real time for what real sockets do; gives up after two seconds, and the expectation that follows says what was wrong. */
 async function until(test: () => boolean): Promise<void> {
@@ -231,6 +233,53 @@ describe('a renewed certificate', () => {
     await opened(other, server)
     expect(cluster.world.clients).toHaveLength(4)
     for (const socket of sockets) await exchange(socket)
+  })
+})
+
+describe('a TLS session', () => {
+  /** Opens a tunnel, has it end for idleness, and opens it again. */
+  async function twice(from: TestPod, to: TestPod, between: () => Promise<void> | void): Promise<void> {
+    const first = await opened(from, to)
+    first.end()
+    await outcome(first)
+    await pass(300_000)
+    await until(() => one.tunnels.sessions === 0)
+    await between()
+    await opened(from, to)
+  }
+  const resumed = (): { clients: unknown[]; servers: unknown[] } => ({
+    clients: cluster.world.clients.map((peer) => peer.resumed),
+    servers: cluster.world.tunnelled.map((peer) => peer.resumed),
+  })
+
+  it('is resumed between the same two pods, and both sides judge each other again', async () => {
+    await twice(client, server, () => undefined)
+    expect(resumed()).toEqual({ clients: [false, true], servers: [false, true] })
+    const line = await two.lines.until((entry) => entry['src.workload'] === 'client')
+    expect(line['src.identity']).toBe('spiffe://cluster.local/ns/default/sa/client')
+  })
+
+  it('is not resumed by another pod of the same identity', async () => {
+    const twin = await cluster.pod(one, 'twin', { serviceAccount: 'client' })
+    await twice(client, server, async () => void (await opened(twin, server)))
+    expect(resumed().clients).toEqual([false, false, true])
+  })
+
+  it('is not resumed after either certificate was renewed', async () => {
+    await twice(client, server, () => one.certificates.renew(identityOf(client.workload)))
+    expect(resumed().clients).toEqual([false, false])
+    cluster.world.clients.length = 0
+    const other = await cluster.pod(one, 'other')
+    await twice(other, server, () => two.certificates.renew(identityOf(server.workload)))
+    expect(resumed().clients).toEqual([false, false])
+  })
+
+  it('is not resumed with a pod that took the address of another', async () => {
+    await twice(client, server, async () => {
+      cluster.state.setWorkload({ ...server.workload, serviceAccount: 'heir' })
+      await changed()
+    })
+    expect(resumed().clients).toEqual([false, false])
   })
 })
 

@@ -5,7 +5,7 @@ import type { KeyPair, TlsPeer, TlsSettings } from '../../io/connection.ts'
 import { formatIdentity, type Identity } from '../../mesh/identity.ts'
 import { identityOf } from '../../mesh/workload.ts'
 import { peerIdentity } from '../../pki/peer-identity.ts'
-import type { TunnelContext } from './contract.ts'
+import type { AgentTarget, TunnelContext } from './contract.ts'
 import type { LocalPod } from './local-pod.ts'
 import { within } from './state-wait.ts'
 
@@ -28,17 +28,18 @@ function certificateOf(context: TunnelContext, identity: Identity): KeyPair | Pr
   )
 }
 
-/** Client side: as `source`, to a server that must be one of `accepted` (SPIFFE ids). */
+/** Client side: as the target's source, to a server that must be one of the accepted (SPIFFE ids). */
 export class ClientTls implements TlsSettings {
   readonly alpn = ALPN
+  /** Tells the source pod and who it expects at the other end apart from all others, as sharing a tunnel does. */
+  readonly sessionKey: string
   readonly #context: TunnelContext
-  readonly #source: Identity
-  readonly #accepted: readonly string[]
+  readonly #target: AgentTarget
 
-  constructor(context: TunnelContext, source: Identity, accepted: readonly string[]) {
+  constructor(context: TunnelContext, target: AgentTarget) {
     this.#context = context
-    this.#source = source
-    this.#accepted = accepted
+    this.#target = target
+    this.sessionKey = target.key
   }
 
   trust(): string {
@@ -46,13 +47,14 @@ export class ClientTls implements TlsSettings {
   }
 
   certificate(): KeyPair | Promise<KeyPair> {
-    return certificateOf(this.#context, this.#source)
+    return certificateOf(this.#context, this.#target.source)
   }
 
   verify(peer: TlsPeer): void {
     const found = formatIdentity(peerIdentity(peer.certificates))
-    if (this.#accepted.includes(found)) return
-    throw new AmbitError('TUNNEL_WRONG_PEER', `The server is ${found}, not ${this.#accepted.join(' or ')}.`, {
+    const { accepted } = this.#target
+    if (accepted.includes(found)) return
+    throw new AmbitError('TUNNEL_WRONG_PEER', `The server is ${found}, not ${accepted.join(' or ')}.`, {
       hint: 'Its address was probably given to another pod.',
     })
   }

@@ -67,7 +67,7 @@ export class Tunnels {
           fd: context.redirect.socket(target.podUid, { family: target.address.includes(':') ? 6 : 4 }),
           host: target.address,
           port: target.port,
-          tls: new ClientTls(context, target.source, target.accepted),
+          tls: new ClientTls(context, target),
           timeoutMs: context.connectMs,
         }),
     })

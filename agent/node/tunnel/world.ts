@@ -11,6 +11,7 @@ import type {
   KeyPair,
   Listener,
   ListenOptions,
+  TlsPeer,
   TlsSettings,
   Transport,
 } from '../../io/connection.ts'
@@ -103,9 +104,9 @@ export class TestWorld implements Redirect, Transport {
   readonly #addresses = new Map<string, string>()
   readonly #listeners = new Map<number, { host: string; port: number }>()
   readonly bound = new Map<string, number>()
-  /** Certificates that peers showed in handshakes, oldest first: clients' to listeners, servers' to connects. */
-  readonly clients: Uint8Array[] = []
-  readonly tunnelled: Uint8Array[] = []
+  /** Peers that were judged in handshakes, oldest first: clients of listeners, servers of tunnels. */
+  readonly clients: TlsPeer[] = []
+  readonly tunnelled: TlsPeer[] = []
   #next = -2
 
   register(pod: RegisteredPod, plaintextPort: number): PodListeners {
@@ -172,14 +173,15 @@ export class TestWorld implements Redirect, Transport {
   async uninstall(): Promise<void> {}
 }
 
-/** The same settings; every peer that is judged leaves its leaf in `seen`. */
-function watched(tls: TlsSettings, seen: Uint8Array[]): TlsSettings {
+/** The same settings; every peer that is judged is put into `seen`. */
+function watched(tls: TlsSettings, seen: TlsPeer[]): TlsSettings {
   return {
     alpn: tls.alpn,
+    ...(tls.sessionKey === undefined ? {} : { sessionKey: tls.sessionKey }),
     trust: () => tls.trust(),
     certificate: (serverName) => tls.certificate(serverName),
     verify(peer) {
-      seen.push(peer.certificates[0] as Uint8Array)
+      seen.push(peer)
       return tls.verify(peer)
     },
   }

@@ -45,7 +45,7 @@ export class Tunnels {
         transport.connect({
           host: target.address,
           port: HBONE_PORT,
-          tls: clientTls(certificates, identity, [target.identity]),
+          tls: clientTls(certificates, identity, [target.identity], target.key),
           handler,
         }),
     })

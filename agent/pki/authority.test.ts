@@ -44,6 +44,11 @@ describe('the certificate authority', () => {
     expect(text).toMatch(/Subject:\s*\n/)
     const certificate = new X509Certificate(leaf)
     expect(peerIdentity([certificate.raw])).toEqual(frontend)
+    // Read once, known again by its bytes wherever they lie; one bit of difference is another certificate.
+    const elsewhere = new Uint8Array([0, 0, ...certificate.raw]).subarray(2)
+    expect(peerIdentity([elsewhere])).toBe(peerIdentity([certificate.raw]))
+    elsewhere[0] = 0
+    expect(() => peerIdentity([elsewhere])).toThrow('cannot be read')
     expect(certificate.checkIssued(new X509Certificate(trust))).toBe(true)
     expect(key).toContain('PRIVATE KEY')
     const life = certificate.validToDate.getTime() - Date.now()

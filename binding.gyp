@@ -31,7 +31,10 @@
       "sources": [
         "native/io/src/addon.cc",
         "native/io/src/engine.cc",
+        "native/io/src/read.cc",
+        "native/io/src/sockets.cc",
         "native/io/src/tls.cc",
+        "native/io/src/write.cc",
       ],
     },
   ]

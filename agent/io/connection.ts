@@ -1,6 +1,6 @@
 // The connection contract: what everything that carries the mesh's traffic is written against (design: ARCHITECTURE.md,
-// "Connections"). Implementations: native/ here (natively batched I/O, what every program uses), node/ (Node's net and tls, its independent
-// double in tests), and an HTTP/2 CONNECT stream (agent/http/http2/tunnel). Nothing above may know which one it holds. Must not live here: protocols, kernel maps, policy.
+// "Connections"). Implementations: native/ here (natively batched I/O) and an HTTP/2 CONNECT stream
+// (agent/http/http2/tunnel). Nothing above may know which one it holds. Must not live here: protocols, kernel maps, policy.
 
 /** An IP endpoint in canonical text form (IPv6 lower case and compressed, v4-mapped always written as IPv4), or a unix path with port 0. */
 export interface Endpoint {

@@ -1,10 +1,9 @@
-// What other rooms import of io: the contract and the transports. Must not live here: behaviour.
+// What other rooms import of io: the contract and the transport. Must not live here: behaviour.
 import type { Transport } from './connection.ts'
 import { createNativeTransport } from './native/transport.ts'
 
 export type * from './connection.ts'
 export { createNativeTransport, type NativeTransportOptions } from './native/transport.ts'
-export { createNodeTransport, nodeTransport, type NodeTransportOptions } from './node/transport.ts'
 
 let native: Transport | undefined
 

@@ -66,7 +66,8 @@ describe('the native transport under sanitizers', () => {
       'g++',
       [
         ...['-std=c++20', '-O1', '-g', '-fsanitize=thread', '-Wno-missing-field-initializers'],
-        ...['native/io/src/engine.cc', 'native/io/src/tls.cc', 'native/io/test/threads.cc'],
+        ...['engine', 'read', 'sockets', 'tls', 'write'].map((name) => `native/io/src/${name}.cc`),
+        'native/io/test/threads.cc',
         ...['-o', program, '-lssl', '-lcrypto'],
       ],
       { cwd: root, stdio: ['ignore', 'ignore', 'inherit'] },

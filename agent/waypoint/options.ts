@@ -9,6 +9,7 @@ export interface WaypointOptions {
   readonly rootCert: string
   readonly tokenFile: string
   readonly listen: string
+  readonly http: readonly string[]
   readonly metrics: string
   readonly ready: string
   readonly admin: string
@@ -31,6 +32,12 @@ export function waypointCommand(run: (options: WaypointOptions) => Promise<void>
     .requiredOption('--root-cert <file>', 'PEM file with the mesh roots')
     .requiredOption('--token-file <file>', 'own token, read again at every connect')
     .option('--listen <host:port>', 'HBONE listener', '[::]:15008')
+    .option(
+      '--http <listener>',
+      'plaintext HTTP listener, HOST:PORT=NAMESPACE/HOSTNAME:PORT of the service it serves; may be repeated',
+      (text: string, all: string[]) => [...all, text],
+      [],
+    )
     .option('--metrics <host:port>', 'GET /metrics', '[::]:15020')
     .option('--ready <host:port>', 'GET /healthz/ready', '[::]:15021')
     .option('--admin <address>', 'admin server, on loopback or unix:PATH', '127.0.0.1:15000')

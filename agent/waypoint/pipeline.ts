@@ -28,7 +28,7 @@ import { compileChain, type Filter, type FilterChain } from './filter/filter.ts'
 import { Forwarding, type ForwardOptions, type ForwardPlan } from './forward.ts'
 import { isGrpc, replies, sendReply, unsupportedRule, type LocalReply } from './reply.ts'
 import { Run } from './run.ts'
-import type { Tables } from './route/table.ts'
+import { noTable, type Tables } from './route/table.ts'
 import type { Cluster } from './upstream/cluster.ts'
 import type { Clusters } from './upstream/clusters.ts'
 import { normalizeUpgrade } from './upgrade.ts'
@@ -71,7 +71,9 @@ export class Pipeline implements ServerEvents, ForwardOptions {
     const { tables } = this.#options
     const table = downstream.service
       ? tables.forService(downstream.service, clientNamespace(downstream))
-      : tables.forWorkload(downstream.workload as NonNullable<Downstream['workload']>)
+      : downstream.workload
+        ? tables.forWorkload(downstream.workload)
+        : noTable
     const run = new Run(
       exchange,
       head,
@@ -170,6 +172,7 @@ export class Pipeline implements ServerEvents, ForwardOptions {
     if (head.method === 'CONNECT' || (head.protocol && head.protocol.toLowerCase() !== 'websocket')) {
       return this.reply(run, replies.upgradeFailed)
     }
+    if (run.table === noTable) return this.reply(run, replies.routeNotFound)
     const path = normalizePath(head.path, this.#options.state.settings.pathNormalization)
     if (path === undefined) return this.reply(run, replies.badPath)
     head.path = path

@@ -157,13 +157,14 @@ export class World {
     host: number,
     port: number,
     labels: Record<string, string> = {},
-    more: { serviceAccount?: string; certificate?: string; servicePort?: number } = {},
+    more: { serviceAccount?: string; certificate?: string; servicePort?: number; plain?: boolean } = {},
   ): Promise<Endpoint> {
     const workload: Workload = {
       ...this.#workload(`api-${host}`, host),
       serviceAccount: more.serviceAccount ?? 'api',
       labels,
       waypoint: WAYPOINT,
+      ...(more.plain && { tunnelProtocol: 'NONE' as const }),
       services: { [SERVICE]: { [more.servicePort ?? 80]: port } },
     }
     const seen: Seen[] = []

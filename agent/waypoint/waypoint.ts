@@ -16,8 +16,9 @@ import { authorizeFilter } from './filter/authorize.ts'
 import { headerFilter } from './filter/headers.ts'
 import { observeFilter, observeOpaque } from './filter/observe.ts'
 import { hboneServer } from './listen/hbone.ts'
-import { downstreamOf, innerServer } from './listen/inner.ts'
+import { downstreamOf, innerServer, type InnerServer } from './listen/inner.ts'
 import { opaqueServer, type OpaqueServer } from './listen/opaque.ts'
+import { plainHandler, type PlainTarget } from './listen/plain.ts'
 import { Pipeline } from './pipeline.ts'
 import { Tables } from './route/table.ts'
 import { serverTls } from './tls.ts'
@@ -53,6 +54,7 @@ export class Waypoint {
   readonly #http1: Http1Server
   readonly #http2: Http2Server
   readonly #opaque: OpaqueServer
+  readonly #inner: InnerServer
   readonly #listeners: Listener[] = []
 
   constructor(parts: WaypointParts) {
@@ -115,7 +117,7 @@ export class Waypoint {
       },
     })
     this.#opaque = opaque
-    const inner = innerServer({
+    this.#inner = innerServer({
       http1: this.#http1,
       http2: this.#http2,
       clock,
@@ -129,7 +131,7 @@ export class Waypoint {
     this.#outer = hboneServer({
       state,
       waypoint: () => `${namespace}/${name}.${namespace}.svc.${state.settings.clusterDomain}`,
-      inner,
+      inner: this.#inner,
       log,
       onRefused: (status) => {
         refused.with([String(status)]).value++
@@ -143,6 +145,17 @@ export class Waypoint {
     const { transport, certificates, identity, state } = this.#parts
     const tls = serverTls(certificates, identity, state)
     const listener = await transport.listen({ host, port, tls, handler: this.#outer })
+    this.#listeners.push(listener)
+    return listener
+  }
+
+  /**
+   * Takes requests in plaintext on an address and serves them as requests for one service, from clients without an identity
+   * (a Gateway's HTTP listener). Rejects like `listen`.
+   */
+  async listenHttp(host: string, port: number, target: PlainTarget): Promise<Listener> {
+    const { transport, state } = this.#parts
+    const listener = await transport.listen({ host, port, handler: plainHandler(state, target, this.#inner) })
     this.#listeners.push(listener)
     return listener
   }
@@ -170,6 +183,8 @@ export class Waypoint {
   close(): void {
     this.#opaque.stop()
     this.#outer.close()
+    this.#http1.close()
+    this.#http2.close()
     this.clusters.drain()
     this.tunnels.pool.close()
   }

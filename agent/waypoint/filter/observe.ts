@@ -33,7 +33,7 @@ function edgeOf(run: Run): Edge {
     destination: endpoint ?? downstream.workload,
     destinationIdentity: endpoint ? identityOf(endpoint) : undefined,
     service: downstream.service,
-    security: 'mutual_tls',
+    security: downstream.identity ? 'mutual_tls' : 'none',
   }
 }
 
@@ -108,7 +108,7 @@ export function observeOpaque(metrics: TcpMetrics, access: AccessLog, record: Op
     destination: endpoint ?? downstream.workload,
     destinationIdentity: endpoint ? identityOf(endpoint) : undefined,
     service: downstream.service,
-    security: 'mutual_tls',
+    security: downstream.identity ? 'mutual_tls' : 'none',
   })
   series.opened.value++
   series.closed.value++

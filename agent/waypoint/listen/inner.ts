@@ -25,6 +25,7 @@ export interface InnerOptions {
 /** The slot of an inner connection. */
 export class Inner {
   readonly downstream: Downstream
+  readonly protocol: AppProtocol
   feed: Http1Feed | Http2Feed | undefined
   opaque: ConnectionHandler | undefined
   held: Buffer[] = []
@@ -33,14 +34,16 @@ export class Inner {
   timer: Timer | undefined
   info: OpenInfo | undefined
 
-  constructor(downstream: Downstream) {
+  constructor(downstream: Downstream, protocol: AppProtocol) {
     this.downstream = downstream
+    this.protocol = protocol
   }
 }
 
 export interface InnerServer {
   readonly handler: ConnectionHandler
-  slot(downstream: Downstream): Inner
+  /** `protocol`: what the listener is declared to speak; absent: what the dialled port says. */
+  slot(downstream: Downstream, protocol?: AppProtocol): Inner
 }
 
 /** The Downstream of an inner connection, for the pipeline. */
@@ -105,7 +108,7 @@ export function innerServer(options: InnerOptions): InnerServer {
     onOpen(connection, info) {
       const inner = connection.slot as Inner
       inner.info = info
-      const protocol = declared(inner.downstream)
+      const { protocol } = inner
       if (protocol === 'tcp' || protocol === 'tls') return giveOver(connection, inner, 'opaque')
       if (protocol === 'unknown') {
         inner.timer = clock.after(DETECTION_MS, () => {
@@ -123,7 +126,7 @@ export function innerServer(options: InnerOptions): InnerServer {
       if (kind === 'more' && inner.heldBytes < DETECTION_BYTES) return
       if (kind === 'more') kind = 'opaque'
       // A port that is declared HTTP is never opaque: what is not HTTP there gets its 400 from the codec.
-      if (kind === 'opaque' && declared(inner.downstream) !== 'unknown') kind = 'http1'
+      if (kind === 'opaque' && inner.protocol !== 'unknown') kind = 'http1'
       giveOver(connection, inner, kind)
     },
     onDrain(connection) {
@@ -135,7 +138,7 @@ export function innerServer(options: InnerOptions): InnerServer {
       const inner = connection.slot as Inner
       inner.ended = true
       if (inner.feed || inner.opaque) finish(connection, inner)
-      else giveOver(connection, inner, declared(inner.downstream) === 'unknown' ? 'opaque' : 'http1')
+      else giveOver(connection, inner, inner.protocol === 'unknown' ? 'opaque' : 'http1')
     },
     onClose(connection, error) {
       const inner = connection.slot as Inner
@@ -145,5 +148,5 @@ export function innerServer(options: InnerOptions): InnerServer {
       else inner.opaque?.onClose(connection, error)
     },
   }
-  return { handler, slot: (downstream) => new Inner(downstream) }
+  return { handler, slot: (downstream, protocol) => new Inner(downstream, protocol ?? declared(downstream)) }
 }

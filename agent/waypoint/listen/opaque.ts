@@ -10,7 +10,7 @@ import type { MeshState } from '../../mesh/state.ts'
 import { compileWeights, pickWeighted } from '../../mesh/weighted.ts'
 import type { Workload } from '../../mesh/workload.ts'
 import { clientNamespace, type Downstream } from '../downstream.ts'
-import type { ServiceTable, Tables } from '../route/table.ts'
+import { noTable, type ServiceTable, type Tables } from '../route/table.ts'
 import type { Cluster } from '../upstream/cluster.ts'
 import type { Clusters } from '../upstream/clusters.ts'
 import type { Host } from '../upstream/host.ts'
@@ -126,7 +126,9 @@ export function opaqueServer(options: OpaqueOptions): OpaqueServer {
   const tableOf = (downstream: Downstream): ServiceTable =>
     downstream.service
       ? tables.forService(downstream.service, clientNamespace(downstream))
-      : tables.forWorkload(downstream.workload as Workload)
+      : downstream.workload
+        ? tables.forWorkload(downstream.workload)
+        : noTable
 
   const done = (flow: Flow, received: number, sent: number): void => {
     const candidate = flow.host?.candidate
@@ -223,7 +225,7 @@ export function opaqueServer(options: OpaqueOptions): OpaqueServer {
 
   function route(table: ServiceTable, downstream: Downstream): Cluster | 'NR' | 'UH' {
     const { service, workload, address, port } = downstream
-    if (!service) return clusters.forWorkload(workload as Workload, address, port)
+    if (!service) return workload ? clusters.forWorkload(workload, address, port) : 'NR'
     const rules = table.route && table.route !== 'broken' ? table.route.route.tcp : []
     if (table.route === 'broken') return 'NR'
     const namespace = clientNamespace(downstream)

@@ -10,6 +10,7 @@ import { compileRoute, type CompiledRoute } from '../../mesh/match-route.ts'
 import type { Policy } from '../../mesh/policy.ts'
 import type { Route } from '../../mesh/route.ts'
 import { serviceKey, type Service } from '../../mesh/service.ts'
+import { defaultSettings } from '../../mesh/settings.ts'
 import type { MeshState } from '../../mesh/state.ts'
 import type { Workload } from '../../mesh/workload.ts'
 
@@ -23,6 +24,17 @@ export interface ServiceTable {
   forEndpoint(workload: Workload): CompiledPolicies
   /** The same for an opaque connection: what asks about requests fails closed (mesh/lower.ts). */
   forConnection(workload: Workload): CompiledPolicies
+}
+
+const denied = compilePolicies([], defaultSettings, ['the destination'])
+
+/** Nothing is known of what was dialled: no policy can be judged, so nothing is let through. */
+export const noTable: ServiceTable = {
+  service: undefined,
+  route: undefined,
+  common: denied,
+  forEndpoint: () => denied,
+  forConnection: () => denied,
 }
 
 /** Bound on tables held between two changes of the state: destinations × client namespaces in use. */

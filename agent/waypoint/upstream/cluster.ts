@@ -89,7 +89,7 @@ export class Cluster implements SessionEvents {
     const avoid = tried.length > 0 ? tried.map((host) => this.#hosts.indexOf(host)) : undefined
     const host = this.#hosts[this.#balancer.pick(this.#states, this.#options.random, avoid)]
     if (!host) return 'no_healthy_upstream'
-    const key = poolKey(waiting.client, waiting.version)
+    const key = poolKey(host.candidate, waiting.client, waiting.version)
     const ready = host.available(key)
     if (ready) {
       this.#give(ready, waiting)
@@ -122,9 +122,8 @@ export class Cluster implements SessionEvents {
 
   /** A waiting request gave up. */
   cancel(waiting: Waiting, host?: Host): void {
-    const key = poolKey(waiting.client, waiting.version)
     for (const candidate of host ? [host] : [...this.#hosts, ...this.#draining]) {
-      if (candidate.withdraw(key, waiting)) {
+      if (candidate.withdraw(poolKey(candidate.candidate, waiting.client, waiting.version), waiting)) {
         this.pending--
         return
       }

@@ -1,5 +1,6 @@
-// One endpoint of a cluster with the HTTP sessions to it. Sessions are pooled by original client and HTTP version, because
-// the app sees the client a tunnel was opened for: a session is never shared between two clients.
+// One endpoint of a cluster with the HTTP sessions to it. Sessions in tunnels are pooled by original client and HTTP version,
+// because the app sees the client a tunnel was opened for: such a session is never shared between two clients. An endpoint
+// without HBONE sees the waypoint anyhow: its sessions serve all.
 // Must not live here: choosing a host, limits of the cluster (cluster.ts), how a session is made (sessions.ts).
 import type { ClientSession } from '../../http/message.ts'
 import type { Endpoint } from '../../io/connection.ts'
@@ -128,6 +129,8 @@ export class Host {
   }
 }
 
-export function poolKey(client: Endpoint, version: 1 | 2): string {
+/** Which pool of an endpoint a request takes its session from. */
+export function poolKey(candidate: Candidate, client: Endpoint, version: 1 | 2): string {
+  if (candidate.workload.tunnelProtocol !== 'HBONE') return version === 2 ? '2' : '1'
   return `${version} ${client.address}`
 }

@@ -3,7 +3,6 @@
 // Needs the process's user or root. Must not live here: reading a profile (profile.ts).
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
@@ -11,31 +10,50 @@ import { parseArgs } from 'node:util'
 const PORT = 9229
 const INTERVAL_US = 500
 const OPEN_DEADLINE_MS = 5_000
+/** What the helper says first. */
+const STARTED = 'started\n'
 
-/** The profile of `seconds` from now, as the text of a .cpuprofile. Rejects where the process cannot be reached. */
-export async function recordProfile(pid: number, seconds: number): Promise<string> {
+export interface Recording {
+  /** Ends it; the text of a .cpuprofile. Rejects if the process ended, or if nothing could be recorded. */
+  stop(): Promise<string>
+}
+
+/** Resolves once the recording runs. Rejects where the process cannot be reached. */
+export async function startRecording(pid: number): Promise<Recording> {
   // The inspector listens in the namespace of the process: a helper goes there.
-  const child = spawn(
-    'nsenter',
-    [
-      `--net=/proc/${pid}/ns/net`,
-      '--',
-      join(dirname(fileURLToPath(import.meta.url)), '../../agent/bin/node'),
-      fileURLToPath(import.meta.url),
-      '--pid',
-      String(pid),
-      '--seconds',
-      String(seconds),
-    ],
-    { stdio: ['ignore', 'pipe', 'pipe'] },
-  )
+  const node = fileURLToPath(new URL('../../agent/bin/node', import.meta.url))
+  const self = fileURLToPath(import.meta.url)
+  const child = spawn('nsenter', [`--net=/proc/${pid}/ns/net`, '--', node, self, '--pid', String(pid)], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
   let out = ''
   let err = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
+  child.stdin.on('error', () => undefined)
   child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text))
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
-  if (code !== 0) throw new Error(`No profile of process ${pid}: ${err.trim().split('\n').slice(-3).join(' | ')}`)
-  return out
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve))
+  const failed = (): Error =>
+    new Error(`No profile of process ${pid}: ${err.trim().split('\n').slice(-3).join(' | ') || 'it ended'}`)
+  await new Promise<void>((resolve, reject) => {
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      out += text
+      if (out.startsWith(STARTED)) resolve()
+    })
+    void ended.then(() => reject(failed()))
+  })
+  return {
+    async stop() {
+      child.stdin.end()
+      if ((await ended) !== 0) throw failed()
+      return out.slice(STARTED.length)
+    },
+  }
+}
+
+/** The profile of `seconds` from now, as the text of a .cpuprofile. */
+export async function recordProfile(pid: number, seconds: number): Promise<string> {
+  const recording = await startRecording(pid)
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+  return await recording.stop()
 }
 
 interface Target {
@@ -102,10 +120,9 @@ class Session {
   }
 }
 
+/** The helper in the namespace of the process: records until its standard input ends, then writes the profile. */
 async function main(): Promise<void> {
-  const { values } = parseArgs({ options: { pid: { type: 'string' }, seconds: { type: 'string' } } })
-  const pid = Number(values.pid)
-  const seconds = Number(values.seconds)
+  const pid = Number(parseArgs({ options: { pid: { type: 'string' } } }).values.pid)
   process.kill(pid, 'SIGUSR1')
   const { webSocketDebuggerUrl } = await targetOf(pid)
   const session = await Session.open(webSocketDebuggerUrl)
@@ -118,7 +135,8 @@ async function main(): Promise<void> {
   await session.send('Profiler.enable')
   await session.send('Profiler.setSamplingInterval', { interval: INTERVAL_US })
   await session.send('Profiler.start')
-  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+  process.stdout.write(STARTED)
+  await new Promise((resolve) => process.stdin.resume().once('end', resolve))
   const { profile } = (await session.send('Profiler.stop')) as { profile: unknown }
   session.close()
   // A profile is megabytes, and writing to a pipe is asynchronous: no process.exit here.

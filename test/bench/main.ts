@@ -2,14 +2,23 @@
 // `mesh` is the default. No test fails on a time; ratios to the baseline of the same run are what counts.
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { benchHttp } from './http/suite.ts'
 import { benchMesh } from './mesh.ts'
-import { printTable, type Row } from './table.ts'
+import { plainTable, type Report } from './table.ts'
+import { targetsText } from './targets.ts'
 
-const SUITES: Readonly<Record<string, (options: SuiteOptions) => Promise<readonly Row[]>>> = { mesh: benchMesh }
+const SUITES: Readonly<Record<string, (options: SuiteOptions) => Promise<Report>>> = {
+  mesh: benchMesh,
+  http: benchHttp,
+}
 
 export interface SuiteOptions {
   readonly rounds: number
   readonly seconds: number
+  /** Only the cases whose name contains this. */
+  readonly only: string | undefined
+  /** Instead of measuring, profiles the measured programs of the mesh, into this folder. */
+  readonly profile: string | undefined
   readonly say: (text: string) => void
 }
 
@@ -19,19 +28,26 @@ const { values, positionals } = parseArgs({
     json: { type: 'string' },
     rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '3' },
+    only: { type: 'string' },
+    profile: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
 })
 
 if (values.help) {
-  console.log(`npm run bench [-- SUITE] [--json FILE] [--rounds N] [--seconds N]
+  console.log(`npm run bench [-- SUITE] [--json FILE] [--rounds N] [--seconds N] [--only TEXT] [--profile DIR]
 
-Suites: ${Object.keys(SUITES).join(', ')} (default: mesh)
-  --json FILE    rows {name, value, unit, baseline, ratio, min, max} as JSON
+Suites:
+  mesh           a world of two nodes: no mesh, mesh, waypoint, nginx, HAProxy (default)
+  http           the waypoint on one core beside nginx, HAProxy and Envoy: HTTP/1.1, HBONE, HTTP/2, gRPC, 1 MB bodies
+
+  --json FILE    {suite, notes, rows: [{name, value, unit, baseline, ratio, min, max}], targets} as JSON
   --rounds N     rounds, interleaved over all rows; the table shows medians (default 3)
   --seconds N    length of one measurement (default 3)
+  --only TEXT    only the cases whose name contains this text, for instance "HBONE" or "32 connections: Ambit"
+  --profile DIR  instead of the table: a CPU profile of each case of Ambit's own into DIR, and the functions with the most self time
 
-Example: npm run bench -- mesh --json bench.json`)
+Example: npm run bench -- http --json bench.json`)
   process.exit(0)
 }
 
@@ -44,10 +60,16 @@ if (!suite) {
 const say = (text: string): void => {
   process.stderr.write(`${text}\n`)
 }
-const rows = await suite({ rounds: Number(values.rounds), seconds: Number(values.seconds), say })
-printTable(rows)
+const { rounds, seconds, only, profile } = values
+const report = await suite({ rounds: Number(rounds), seconds: Number(seconds), only, profile, say })
+if (report.rows.length > 0) {
+  for (const note of report.notes) console.log(note)
+  console.log(`\n${report.table ?? plainTable(report.rows)}`)
+  if (report.targets.length > 0) console.log(`\n${targetsText(report.targets)}`)
+}
 if (values.json !== undefined) {
-  writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`)
+  const { notes, rows, targets } = report
+  writeFileSync(values.json, `${JSON.stringify({ suite: name, notes, rows, targets }, null, 2)}\n`)
   say(`wrote ${values.json}`)
 }
-process.exit(rows.length > 0 ? 0 : 1)
+process.exit(report.rows.length > 0 || profile !== undefined ? 0 : 1)

@@ -5,7 +5,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { SuiteOptions } from './main.ts'
-import { Samples, type Row } from './table.ts'
+import { Samples, type Report } from './table.ts'
 import { parseIperf, parseWrk } from './tools.ts'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -60,7 +60,7 @@ function pin(pid: number, core: number): void {
   spawnSync('taskset', ['-a', '-c', '-p', String(core), String(pid)])
 }
 
-export async function benchMesh({ rounds, seconds, say }: SuiteOptions): Promise<readonly Row[]> {
+export async function benchMesh({ rounds, seconds, say }: SuiteOptions): Promise<Report> {
   say('bringing the world up')
   spawnSync(ambit, ['sandbox', 'down', '--name', NAME], { encoding: 'utf8' })
   run(['up', join(here, 'world'), '--detach', '--name', NAME, '--nodes', '2'], 180_000)
@@ -127,7 +127,7 @@ export async function benchMesh({ rounds, seconds, say }: SuiteOptions): Promise
       say(`round ${round} of ${rounds}`)
       for (const path of paths) await measure(path, seconds, samples)
     }
-    return samples.rows()
+    return { rows: samples.rows(), notes: [], targets: [] }
   } finally {
     spawnSync(ambit, ['sandbox', 'down', '--name', NAME], { encoding: 'utf8' })
   }

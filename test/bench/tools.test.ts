@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { median, Samples } from './table.ts'
-import { parseIperf, parseWrk } from './tools.ts'
+import { parseH2load, parseIperf, parseWrk } from './tools.ts'
 
 describe('the bench reads its tools', () => {
   it('takes rate, latencies and errors from wrk', () => {
@@ -27,6 +27,24 @@ Transfer/sec:     30.94MB
       requests: 41703,
       errors: 7,
     })
+  })
+
+  it('takes rate and errors from h2load, and latencies from its log', () => {
+    const text = `starting benchmark...
+finished in 1.00s, 4000.50 req/s, 668.23KB/s
+requests: 4003 total, 4003 started, 4002 done, 4000 succeeded, 2 failed, 1 errored, 0 timeout
+status codes: 3999 2xx, 0 3xx, 0 4xx, 2 5xx
+traffic: 668.23KB (684264) total, 425.78KB (436000) headers (space savings 39.78%), 39.06KB (40000) data
+`
+    const log = Array.from({ length: 100 }, (_, i) => `179561779279901${i}\t200\t${(i + 1) * 10}`).join('\n')
+    expect(parseH2load(text, `${log}\n`)).toEqual({
+      requestsPerSecond: 4000.5,
+      requests: 4000,
+      errors: 3,
+      p50Ms: 0.5,
+      p99Ms: 0.99,
+    })
+    expect(() => parseH2load('no server', '')).toThrow('no server')
   })
 
   it('takes throughput from iperf3, and its error where it failed', () => {

@@ -1,7 +1,9 @@
-// The load generators and what they print, as numbers: wrk (requests, latencies) and iperf3 (throughput). Must not live
+// The load generators and what they print, as numbers: wrk and h2load (requests, latencies), iperf3 (throughput). Must not live
 // here: what is compared with what.
 
-export interface WrkResult {
+import { latencies } from './latencies.ts'
+
+export interface LoadResult {
   readonly requestsPerSecond: number
   readonly p50Ms: number
   readonly p99Ms: number
@@ -13,7 +15,7 @@ export interface WrkResult {
 const UNITS: Readonly<Record<string, number>> = { us: 0.001, ms: 1, s: 1_000, m: 60_000 }
 
 /** Reads the output of `wrk --latency`. Throws if it is none. */
-export function parseWrk(text: string): WrkResult {
+export function parseWrk(text: string): LoadResult {
   const latency = (percent: string): number => {
     const match = new RegExp(String.raw`^\s+${percent}%\s+([0-9.]+)(us|ms|s|m)`, 'm').exec(text)
     return match ? Number(match[1]) * (UNITS[match[2] as string] ?? 1) : Number.NaN
@@ -37,4 +39,26 @@ export function parseIperf(text: string): number {
   const bits = result.end?.sum_received?.bits_per_second
   if (bits === undefined) throw new Error(`iperf3 said: ${result.error ?? text.slice(0, 400)}`)
   return bits / 1e9
+}
+
+/**
+ * Reads the output of `h2load -D … --log-file`, and that file: a line a request, "start status duration", in microseconds.
+ * Throws if it is none. Requests cut off by the end of the measurement are not errors.
+ */
+export function parseH2load(text: string, log: string): LoadResult {
+  const rate = /^finished in [^,]+, ([0-9.]+) req\/s/m.exec(text)
+  const counts = /^requests: .*?(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout/m.exec(text)
+  const codes = /^status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx/m.exec(text)
+  if (!rate || !counts || !codes) throw new Error(`h2load said: ${text.slice(-600)}`)
+  const times: number[] = []
+  for (const line of log.split('\n')) {
+    const end = line.lastIndexOf('\t')
+    if (end > 0) times.push(Number(line.slice(end + 1)))
+  }
+  return {
+    requestsPerSecond: Number(rate[1]),
+    requests: Number(counts[1]),
+    errors: Number(counts[3]) + Number(counts[4]) + Number(codes[2]) + Number(codes[3]) + Number(codes[4]),
+    ...latencies(times),
+  }
 }

@@ -3,13 +3,17 @@
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { benchHttp } from './http/suite.ts'
+import { benchHandshake } from './http/handshake.ts'
 import { benchMesh } from './mesh.ts'
 import { plainTable, type Report } from './table.ts'
 import { targetsText } from './targets.ts'
+import { benchTunnel } from './tunnel.ts'
 
 const SUITES: Readonly<Record<string, (options: SuiteOptions) => Promise<Report>>> = {
   mesh: benchMesh,
   http: benchHttp,
+  tunnel: benchTunnel,
+  handshake: benchHandshake,
 }
 
 export interface SuiteOptions {
@@ -40,6 +44,8 @@ if (values.help) {
 Suites:
   mesh           a world of two nodes: no mesh, mesh, waypoint, nginx, HAProxy (default)
   http           the waypoint on one core beside nginx, HAProxy and Envoy: HTTP/1.1, HBONE, HTTP/2, gRPC, 1 MB bodies
+  tunnel         agent to agent across two nodes, each end's app and agent on one core, beside the same path without a mesh
+  handshake      TLS handshakes, HBONE sessions and CONNECT streams per second, beside OpenSSL's own server
 
   --json FILE    {suite, notes, rows: [{name, value, unit, baseline, ratio, min, max}], targets} as JSON
   --rounds N     rounds, interleaved over all rows; the table shows medians (default 3)

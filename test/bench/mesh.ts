@@ -1,21 +1,10 @@
 // The suite `mesh`: no mesh, the mesh on one node and across nodes, a waypoint, and nginx and HAProxy doing the waypoint's
 // job, all in one sandbox of two nodes. Rounds are interleaved over all rows; the client and its agent are on core 0, the server, its agent
 // and whatever stands between on core 1. Must not live here: reading the tools' output (tools.ts).
-import { spawn, spawnSync } from 'node:child_process'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import type { SuiteOptions } from './main.ts'
+import { BenchSandbox } from './sandbox.ts'
 import { Samples, type Report } from './table.ts'
 import { parseIperf, parseWrk } from './tools.ts'
-
-const here = dirname(fileURLToPath(import.meta.url))
-const ambit = join(here, '../../agent/bin/ambit')
-const NAME = 'bench'
-
-interface Status {
-  readonly nodes: readonly { name: string; agentPid: number; cgroup: string }[]
-  readonly pods: readonly { namespace: string; name: string; ips: readonly string[]; pid: number }[]
-}
 
 interface Path {
   /** Row prefix. */
@@ -29,51 +18,11 @@ interface Path {
   readonly baseline: string
 }
 
-function run(args: readonly string[], timeoutMs: number): string {
-  const result = spawnSync(ambit, ['sandbox', ...args], { encoding: 'utf8', timeout: timeoutMs, maxBuffer: 64 << 20 })
-  if (result.status !== 0) {
-    throw new Error(
-      `ambit sandbox ${args.slice(0, 4).join(' ')} failed (${result.status}): ${result.stderr.slice(-2_000)}`,
-    )
-  }
-  return result.stdout
-}
-
-/** Runs a command in a pod; bounded in time, so that one stuck tool cannot hold the bench. */
-async function inPod(pod: string, command: readonly string[], timeoutMs: number): Promise<string> {
-  const child = spawn(ambit, ['sandbox', 'exec', '--name', NAME, pod, '--', 'taskset', '-c', '0', ...command], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let out = ''
-  let err = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text))
-  const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs)
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
-  clearTimeout(timer)
-  if (code !== 0) throw new Error(`${command[0]} in ${pod} failed (${code}): ${(err || out).slice(-800)}`)
-  return out
-}
-
-/** Every thread of a process, now; children made later inherit. */
-function pin(pid: number, core: number): void {
-  spawnSync('taskset', ['-a', '-c', '-p', String(core), String(pid)])
-}
-
 export async function benchMesh({ rounds, seconds, say }: SuiteOptions): Promise<Report> {
   say('bringing the world up')
-  spawnSync(ambit, ['sandbox', 'down', '--name', NAME], { encoding: 'utf8' })
-  run(['up', join(here, 'world'), '--detach', '--name', NAME, '--nodes', '2'], 180_000)
-  try {
-    const status = JSON.parse(run(['status', '--name', NAME, '-o', 'json'], 20_000)) as Status
+  return await BenchSandbox.with('bench', async (sandbox) => {
+    const address = (namespace: string, name: string): string => sandbox.address(namespace, name)
     const samples = new Samples()
-    const address = (namespace: string, name: string): string => {
-      const ip = status.pods.find((pod) => pod.namespace === namespace && pod.name.startsWith(name))?.ips[0]
-      if (!ip) throw new Error(`the pod ${namespace}/${name} has no address`)
-      return ip
-    }
-    for (const node of status.nodes) pin(node.agentPid, node.name === 'node-1' ? 0 : 1)
-    for (const pod of status.pods) if (pod.name.startsWith('waypoint')) pin(pod.pid, 1)
     const paths: readonly Path[] = [
       {
         name: 'no mesh, one node',
@@ -122,22 +71,17 @@ export async function benchMesh({ rounds, seconds, say }: SuiteOptions): Promise
         baseline: 'nginx as proxy',
       },
     ]
-    for (const path of paths) await warm(path)
+    for (const { client, http } of paths)
+      await sandbox.inPod(client, ['wrk', '-t1', '-c2', '-d1s', `http://${http}/`], 30_000)
     for (let round = 1; round <= rounds; round++) {
       say(`round ${round} of ${rounds}`)
-      for (const path of paths) await measure(path, seconds, samples)
+      for (const path of paths) await measure(sandbox, path, seconds, samples)
     }
     return { rows: samples.rows(), notes: [], targets: [] }
-  } finally {
-    spawnSync(ambit, ['sandbox', 'down', '--name', NAME], { encoding: 'utf8' })
-  }
+  })
 }
 
-async function warm(path: Path): Promise<void> {
-  await inPod(path.client, ['wrk', '-t1', '-c2', '-d1s', `http://${path.http}/`], 30_000)
-}
-
-async function measure(path: Path, seconds: number, samples: Samples): Promise<void> {
+async function measure(sandbox: BenchSandbox, path: Path, seconds: number, samples: Samples): Promise<void> {
   const limit = (seconds + 20) * 1_000
   const base = (what: string): string => (path.baseline === '' ? '' : `${path.baseline}: ${what}`)
   const add = (what: string, value: number, unit: string): void => {
@@ -146,12 +90,12 @@ async function measure(path: Path, seconds: number, samples: Samples): Promise<v
   if (path.iperf !== undefined) {
     add(
       'throughput',
-      parseIperf(await inPod(path.client, ['iperf3', '-c', path.iperf, '-t', String(seconds), '-J'], limit)),
+      parseIperf(await sandbox.inPod(path.client, ['iperf3', '-c', path.iperf, '-t', String(seconds), '-J'], limit)),
       'Gbit/s',
     )
   }
   for (const connections of [1, 32]) {
-    const text = await inPod(
+    const text = await sandbox.inPod(
       path.client,
       ['wrk', '--latency', '-t1', `-c${connections}`, `-d${seconds}s`, `http://${path.http}/`],
       limit,
@@ -164,7 +108,7 @@ async function measure(path: Path, seconds: number, samples: Samples): Promise<v
     add(`p99, ${what}`, result.p99Ms, 'ms')
   }
   const fresh = parseWrk(
-    await inPod(
+    await sandbox.inPod(
       path.client,
       ['wrk', '--latency', '-t1', '-c8', `-d${seconds}s`, '-H', 'Connection: close', `http://${path.http}/`],
       limit,

@@ -3,8 +3,9 @@
 import { round, type Row } from './table.ts'
 
 export interface TargetSpec {
-  /** Names of rows. */
+  /** Name of a row. */
   readonly row: string
+  /** Name of the row it is divided by; '' holds the row's own value against the limit. */
   readonly baseline: string
   readonly limit: number
   /** True: at most `limit`, else at least. */
@@ -23,7 +24,7 @@ export function judge(specs: readonly TargetSpec[], rows: readonly Row[]): Targe
   const valueOf = (name: string): number | undefined => rows.find((row) => row.name === name)?.value
   return specs.map((spec) => {
     const value = valueOf(spec.row)
-    const base = valueOf(spec.baseline)
+    const base = spec.baseline === '' ? 1 : valueOf(spec.baseline)
     if (value === undefined || base === undefined || !(base > 0)) return { ...spec, ratio: null, met: null }
     const ratio = value / base
     return { ...spec, ratio: round(ratio), met: spec.atMost ? ratio <= spec.limit : ratio >= spec.limit }
@@ -35,7 +36,7 @@ export function targetsText(targets: readonly Target[]): string {
     .map(({ row, baseline, limit, atMost, ratio, met, reference }) => {
       const verdict = met === null ? 'not measured' : met ? 'met' : 'MISSED'
       const beside = reference === undefined ? '' : ` [${reference}]`
-      return `${verdict.padEnd(12)}  ${ratio === null ? '-' : ratio.toFixed(2)} (${atMost ? '≤' : '≥'} ${limit})  ${row}  to  ${baseline}${beside}`
+      return `${verdict.padEnd(12)}  ${ratio === null ? '-' : ratio.toFixed(2)} (${atMost ? '≤' : '≥'} ${limit})  ${row}${baseline === '' ? '' : `  to  ${baseline}`}${beside}`
     })
     .join('\n')
 }

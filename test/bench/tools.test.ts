@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { median, Samples } from './table.ts'
-import { parseH2load, parseIperf, parseWrk } from './tools.ts'
+import { parseH2load, parseIperf, parseOpensslTime, parseWrk } from './tools.ts'
 
 describe('the bench reads its tools', () => {
   it('takes rate, latencies and errors from wrk', () => {
@@ -44,7 +44,19 @@ traffic: 668.23KB (684264) total, 425.78KB (436000) headers (space savings 39.78
       p50Ms: 0.5,
       p99Ms: 0.99,
     })
+    // Both in one text, as a shell in a pod gives them.
+    expect(parseH2load(text + log, text + log).p99Ms).toBe(0.99)
     expect(() => parseH2load('no server', '')).toThrow('no server')
+  })
+
+  it('takes the rate from openssl s_time', () => {
+    const text = `Collecting connection statistics for 2 seconds
+***
+141 connections in 0.22s; 640.91 connections/user sec, bytes read 0
+141 connections in 3 real seconds, 0 bytes read per connection
+`
+    expect(parseOpensslTime(text)).toMatchObject({ requests: 141, requestsPerSecond: 47, errors: 0 })
+    expect(() => parseOpensslTime('0 connections in 3 real seconds')).toThrow('s_time said')
   })
 
   it('takes throughput from iperf3, and its error where it failed', () => {

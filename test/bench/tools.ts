@@ -43,7 +43,7 @@ export function parseIperf(text: string): number {
 
 /**
  * Reads the output of `h2load -D … --log-file`, and that file: a line a request, "start status duration", in microseconds.
- * Throws if it is none. Requests cut off by the end of the measurement are not errors.
+ * The two may be one text. Throws if it is none. Requests cut off by the end of the measurement are not errors.
  */
 export function parseH2load(text: string, log: string): LoadResult {
   const rate = /^finished in [^,]+, ([0-9.]+) req\/s/m.exec(text)
@@ -51,14 +51,20 @@ export function parseH2load(text: string, log: string): LoadResult {
   const codes = /^status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx/m.exec(text)
   if (!rate || !counts || !codes) throw new Error(`h2load said: ${text.slice(-600)}`)
   const times: number[] = []
-  for (const line of log.split('\n')) {
-    const end = line.lastIndexOf('\t')
-    if (end > 0) times.push(Number(line.slice(end + 1)))
-  }
+  for (const [, time] of log.matchAll(/^\d+\t\d+\t(\d+)$/gm)) times.push(Number(time))
   return {
     requestsPerSecond: Number(rate[1]),
     requests: Number(counts[1]),
     errors: Number(counts[3]) + Number(counts[4]) + Number(codes[2]) + Number(codes[3]) + Number(codes[4]),
     ...latencies(times),
   }
+}
+
+/** Reads the output of `openssl s_time`, which knows no latencies. Throws if it made no connection. */
+export function parseOpensslTime(text: string): LoadResult {
+  // "N connections in X real seconds, …"; the line before counts user seconds, the client's own.
+  const line = /(\d+) connections in (\d+) real seconds/.exec(text)
+  const requests = Number(line?.[1] ?? 0)
+  if (!line || requests === 0) throw new Error(`openssl s_time said: ${text.slice(-400)}`)
+  return { requests, requestsPerSecond: requests / Number(line[2]), p50Ms: Number.NaN, p99Ms: Number.NaN, errors: 0 }
 }

@@ -23,7 +23,7 @@ import { APP_PORT, APPS, type Protocol } from './peers.ts'
 
 const CLIENT = '10.84.0.1'
 const WAYPOINT = '10.84.0.2'
-const HBONE_APPS = ['10.84.0.21', '10.84.0.22'] as const
+export const HBONE_APPS = ['10.84.0.21', '10.84.0.22'] as const
 const SERVICE_IP = { h1: '10.96.84.1', h2: '10.96.84.2', grpc: '10.96.84.3', hbone: '10.96.84.4' } as const
 /** The waypoint's plaintext listeners. */
 const PLAIN_PORT = { h1: 9001, h2: 9002, grpc: 9003 } as const
@@ -265,12 +265,12 @@ export async function startWorld(folder: string): Promise<HttpWorld> {
   }
 }
 
-function program(file: string): string {
+export function program(file: string): string {
   return fileURLToPath(new URL(file, import.meta.url))
 }
 
 /** Certificates of service accounts of `bench`, of control's own authority; gives the flags that name their files. */
-async function certificates(
+export async function certificates(
   state: string,
   folder: string,
   accounts: readonly string[],

@@ -71,7 +71,9 @@ const report = await suite({ rounds: Number(rounds), seconds: Number(seconds), o
 if (report.rows.length > 0) {
   for (const note of report.notes) console.log(note)
   console.log(`\n${report.table ?? plainTable(report.rows)}`)
-  if (report.targets.length > 0) console.log(`\n${targetsText(report.targets)}`)
+  // With --only the rows of some targets are not there on purpose.
+  const targets = only === undefined ? report.targets : report.targets.filter(({ met }) => met !== null)
+  if (targets.length > 0) console.log(`\n${targetsText(targets)}`)
 }
 if (values.json !== undefined) {
   const { notes, rows, targets } = report

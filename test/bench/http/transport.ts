@@ -1,2 +1,2 @@
 // The transport that the bench's own programs use: the one the mesh's programs use. Must not live here: code.
-export { nodeTransport as transport } from '../../../agent/io/index.ts'
+export { transport } from '../../../agent/io/index.ts'

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { AnswerReader } from './http/answer-reader.ts'
 import { latencies } from './latencies.ts'
-import { cpuMs, cpuTicks, memoryOf } from './programs.ts'
+import { cpuMs, cpuTicks, memoryOf, parseCpuStat } from './programs.ts'
 
 describe('the bench reads the system', () => {
   it('takes user and system time from /proc/PID/stat, whatever the name of the program', () => {
@@ -18,6 +18,11 @@ describe('the bench reads the system', () => {
     const { rssMb, peakMb } = memoryOf(process.pid)
     expect(rssMb).toBeGreaterThan(10)
     expect(peakMb).toBeGreaterThanOrEqual(rssMb)
+  })
+
+  it("takes a cgroup's CPU time from cpu.stat", () => {
+    expect(parseCpuStat('usage_usec 70123\nuser_usec 50000\nsystem_usec 20123\n')).toBe(70_123)
+    expect(() => parseCpuStat('user_usec 1\n')).toThrow('usage_usec')
   })
 
   it('takes percentiles by nearest rank', () => {

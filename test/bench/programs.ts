@@ -84,6 +84,13 @@ export function cpuTicks(stat: string): number {
   return Number(fields[11]) + Number(fields[12])
 }
 
+/** usage_usec of a cgroup's cpu.stat. */
+export function parseCpuStat(text: string): number {
+  const usage = /^usage_usec (\d+)$/m.exec(text)
+  if (!usage) throw new Error(`no usage_usec in cpu.stat: ${text.slice(0, 200)}`)
+  return Number(usage[1])
+}
+
 export interface Memory {
   readonly rssMb: number
   /** Highest ever. */

@@ -1,7 +1,10 @@
 // A sandbox that a suite measures in: brought up for it, its agents pinned each to its end's core, tools run in its pods, taken down
 // whatever happens. Must not live here: what is measured (mesh.ts, tunnel.ts).
 import { spawn, spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { parseCpuStat } from './programs.ts'
 
 const ambit = fileURLToPath(new URL('../../agent/bin/ambit', import.meta.url))
 const world = fileURLToPath(new URL('world', import.meta.url))
@@ -49,6 +52,13 @@ export class BenchSandbox {
     const pid = this.#status.nodes.find((one) => one.name === node)?.agentPid
     if (pid === undefined) throw new Error(`the node ${node} has no agent`)
     return pid
+  }
+
+  /** CPU time that everything on a node has taken, its agent and all its pods, µs (cpu.stat of its cgroup). */
+  cpuMicros(node: string): number {
+    const cgroup = this.#status.nodes.find((one) => one.name === node)?.cgroup
+    if (cgroup === undefined) throw new Error(`the sandbox has no node ${node}`)
+    return parseCpuStat(readFileSync(join(cgroup, 'cpu.stat'), 'utf8'))
   }
 
   /** Runs a command in a pod (`namespace/name`) on core 0; bounded in time, so that one stuck tool cannot hold the bench. */

@@ -84,6 +84,7 @@ export async function benchHttp(options: SuiteOptions): Promise<Report> {
         add('CPU', sample.cpuMicros, 'µs')
         add('per core', 1_000_000 / sample.cpuMicros, '1/s')
         samples.add(`${name}: busy`, sample.busy, '', '')
+        samples.add(`${name}: failed`, sample.errors, '', '')
       }
     }
     const rows = samples.rows()
@@ -94,6 +95,7 @@ export async function benchHttp(options: SuiteOptions): Promise<Report> {
       { metric: 'CPU', title: 'CPU µs' },
       { metric: 'per core', title: 'per core', ratio: 'to nginx' },
       { metric: 'busy', title: 'busy' },
+      { metric: 'failed', title: 'failed', spread: true },
     ]
     return { rows, notes: NOTES, targets: judge(TARGETS, rows), table: pivot(rows, columns) }
   } finally {

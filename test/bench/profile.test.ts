@@ -42,6 +42,11 @@ describe('a CPU profile is summed', () => {
     expect(lines[1]).toMatch(/75\.0 % .* parse +agent\/head\.ts:10$/)
   })
 
+  it('says how much of the CPU time V8 did not see', () => {
+    const lines = topText(summarise(text, { root: '/src' }), 1, 16).split('\n')
+    expect(lines[1]).toContain('16 ms, of it 12 ms (75 %)')
+  })
+
   it('refuses what is no profile', () => {
     expect(() => summarise('{}')).toThrow('no CPU profile')
     expect(() => summarise('{"nodes":[],"samples":[7],"timeDeltas":[1]}')).toThrow('unknown node 7')

@@ -88,11 +88,21 @@ function placeOf(url: string, line: number, root: string): string {
   return `${path.startsWith(`${root}/`) ? path.slice(root.length + 1) : path}:${line + 1}`
 }
 
-/** The first `count` functions as lines of text. */
-export function topText(summary: ProfileSummary, count = 25): string {
+/**
+ * The first `count` functions as lines of text. `cpuMs`: CPU time of the process meanwhile. Native code that the event loop calls, epoll, sockets and TLS of
+ * native/io, runs where Node has told V8 that it is idle, and other threads V8 does not know: the difference is theirs.
+ */
+export function topText(summary: ProfileSummary, count = 25, cpuMs?: number): string {
   const { totalMs, idleMs, functions } = summary
   const busy = totalMs > 0 ? (totalMs - idleMs) / totalMs : 0
   const lines = [`${(totalMs / 1000).toFixed(1)} s recorded, ${(busy * 100).toFixed(0)} % of it busy; self time:`]
+  if (cpuMs !== undefined) {
+    const rest = Math.max(0, cpuMs - (totalMs - idleMs))
+    const share = cpuMs > 0 ? (rest / cpuMs) * 100 : 0
+    lines.push(
+      `CPU time of the process: ${cpuMs.toFixed(0)} ms, of it ${rest.toFixed(0)} ms (${share.toFixed(0)} %) in native I/O and other threads, which V8 takes for idle`,
+    )
+  }
   for (const { name, place, selfMs, share } of functions.slice(0, count))
     lines.push(
       `${(share * 100).toFixed(1).padStart(6)} %  ${selfMs.toFixed(0).padStart(6)} ms  ${name.padEnd(32)}  ${place}`.trimEnd(),

@@ -4,6 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { startRecording } from './attach.ts'
 import { summarise, topText } from './profile.ts'
+import { cpuMs } from './programs.ts'
 
 export interface ProfiledProcess {
   readonly name: string
@@ -28,13 +29,15 @@ export async function recordProfiles(
     const starting = performance.now() - begin
     await run()
     const skipMs = performance.now() - begin - starting
+    const before = processes.map(({ pid }) => cpuMs(pid))
     await run()
+    const cpu = processes.map(({ pid }, i) => cpuMs(pid) - (before[i] ?? 0))
     for (const [i, recording] of recordings.entries()) {
       const text = await recording.stop()
       const process = processes[i] as ProfiledProcess
       const file = join(folder, `${slug(name)}.${slug(process.name)}.cpuprofile`)
       writeFileSync(file, text)
-      console.log(`\n${name}, ${process.name} (${file})\n${topText(summarise(text, { skipMs }))}`)
+      console.log(`\n${name}, ${process.name} (${file})\n${topText(summarise(text, { skipMs }), 25, cpu[i])}`)
     }
   }
 }

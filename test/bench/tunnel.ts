@@ -175,7 +175,9 @@ class Path {
       // prettier-ignore
       ['wrk', '--latency', '-t1', '-c8', `-d${this.#seconds}s`, '-H', 'Connection: close', this.#url],
     )
-    this.#add('new connections', parseWrk(text).requestsPerSecond, '1/s')
+    const { requestsPerSecond, errors } = parseWrk(text)
+    this.#add('new connections', requestsPerSecond, '1/s')
+    this.#samples.add(`${this.#name}: failed new connections`, errors, '', '')
   }
 
   /** Latency where nothing queues; the difference of the two paths is what the mesh adds. */

@@ -4,7 +4,8 @@ import type { Headers } from '../message.ts'
 import { CR, HEX, HTAB, LF, TOKEN, VALUE } from './bytes.ts'
 import { malformed } from './error.ts'
 import { CHUNKED, NO_BODY, UNTIL_CLOSE } from './fields.ts'
-import { Collector, parseTrailers } from './head.ts'
+import type { Collector } from './collector.ts'
+import { parseTrailers } from './trailers.ts'
 
 /** Bound on chunk extensions of one body: they are read and thrown away. */
 const MAX_EXTENSIONS = 16_384

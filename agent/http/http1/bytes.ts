@@ -1,6 +1,6 @@
 // Character classes of RFC 9110 and RFC 9112 as tables, and bytes to text. Must not live here: grammar above one character.
 
-/** 1: token character (RFC 9110 §5.6.2), 2: the same, upper case; 0: none. */
+/** Lower case of a token character (RFC 9110 §5.6.2), 0 for every other byte. */
 export const TOKEN = new Uint8Array(256)
 /** Characters of a field value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text. */
 export const VALUE = new Uint8Array(256)
@@ -15,8 +15,8 @@ for (let c = 0; c < 256; c++) {
   if (c === 9 || (c >= 32 && c !== 127)) VALUE[c] = 1
   if (c > 32 && c < 127) TARGET[c] = 1
 }
-for (const c of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") TOKEN[c.charCodeAt(0)] = 1
-for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZ') TOKEN[c.charCodeAt(0)] = 2
+for (const c of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") TOKEN[c.charCodeAt(0)] = c.charCodeAt(0)
+for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZ') TOKEN[c.charCodeAt(0)] = c.charCodeAt(0) + 32
 for (const c of "-._~%!$&'()*+;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
   HOST[c.charCodeAt(0)] = 1
 for (let i = 0; i < 16; i++) {
@@ -28,6 +28,7 @@ export const HTAB = 9
 export const LF = 10
 export const CR = 13
 export const SP = 32
+export const COLON = 58
 
 /** Text of bytes[start, end), one character a byte. */
 export function latin1(bytes: Uint8Array, start: number, end: number): string {
@@ -38,4 +39,17 @@ export function latin1(bytes: Uint8Array, start: number, end: number): string {
 export function isToken(text: string): boolean {
   for (let i = 0; i < text.length; i++) if (!TOKEN[text.charCodeAt(i)]) return false
   return text.length > 0
+}
+
+/** protocol-name ["/" protocol-version], both tokens (RFC 9110 §7.8): `websocket`, `spdy/3.1`. */
+export function isProtocol(text: string): boolean {
+  const slash = text.indexOf('/')
+  if (slash < 0) return isToken(text)
+  return isToken(text.slice(0, slash)) && isToken(text.slice(slash + 1))
+}
+
+/** True if bytes[start, start + text.length) are the characters of `text`. */
+export function startsWith(bytes: Uint8Array, start: number, text: string): boolean {
+  for (let i = 0; i < text.length; i++) if (bytes[start + i] !== text.charCodeAt(i)) return false
+  return true
 }

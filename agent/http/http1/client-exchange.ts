@@ -95,7 +95,7 @@ export class Http1ClientExchange implements ClientExchange {
       own += 'te: trailers\r\nconnection: te\r\n'
       lines += 2
     }
-    writeHead(this.connection, `${method} ${target} HTTP/1.1`, headers, keepLength, own, lines)
+    writeHead(this.connection, `${method} ${target} HTTP/1.1\r\n`, headers, keepLength, own, lines)
     this.#framing = framing
     this.#remaining = framing > 0 ? framing : 0
     if (framing === WAITING) return

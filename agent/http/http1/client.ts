@@ -14,12 +14,16 @@ import {
 import { BodyReader } from './body.ts'
 import { Http1ClientExchange, type ClientExchangeOwner } from './client-exchange.ts'
 import { resolveHttp1Options, type Http1Client, type Http1Options, type ResolvedHttp1Options } from './contract.ts'
-import { Http1Error } from './error.ts'
-import { Collector } from './head.ts'
-import { parseResponse } from './response.ts'
+import { Collector } from './collector.ts'
+import { Http1Error, malformed } from './error.ts'
+import { INCOMPLETE } from './lines.ts'
+import { parseResponse, response } from './response.ts'
+import { later } from './turn-end.ts'
 
 /** Bound on informational responses to one request: they cost the peer little and us a turn each. */
 const MAX_INFORMATIONAL = 32
+
+const BEYOND = 'The server sent bytes beyond its response.'
 
 const OPENING = 0
 const IDLE = 1
@@ -105,7 +109,7 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
             break
           case BODY:
             at = this.#body.feed(arena, at, end, this.#onBody)
-            if (this.#state === BODY && this.#body.done) this.#responseComplete()
+            if (this.#state === BODY && this.#body.done) this.#responseComplete(at < end)
             break
           case TUNNEL:
             if (exchange) events?.onData(exchange, arena, at, end)
@@ -113,7 +117,7 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
           case IDLE:
           case SENDING:
             // Bytes nobody asked for: the next response could not be told from them (RFC 9112 §6.3).
-            this.#fail(new Http1Error(502, 'http1.codec_error', 'The server sent bytes beyond its response.'))
+            this.#fail(new Http1Error(502, 'http1.codec_error', BEYOND))
             return
           default:
             return
@@ -135,13 +139,12 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
     const exchange = this.#exchange
     const events = this.#clientEvents
     if (!exchange || !events) return end
-    const at = this.#collector.feed(arena, from, end)
-    if (at < 0) return end
-    const response = parseResponse(this.#collector, this.#options.maxFields, exchange.method)
-    const { head } = response
-    if (response.tunnel) {
+    const at = this.#parseHead(arena, from, end, exchange.method)
+    if (at === INCOMPLETE) return end
+    const { head, framing, keepAlive, tunnel, upgrade } = response
+    if (tunnel) {
       // 101 is an answer to an upgrade that was asked for, and to nothing else.
-      if (head.status === 101 && (exchange.protocol === '' || response.upgrade !== exchange.protocol)) {
+      if (head.status === 101 && (exchange.protocol === '' || upgrade !== exchange.protocol)) {
         throw new Http1Error(502, 'http1.codec_error', 'The server switched to a protocol nobody asked for.')
       }
       this.#state = TUNNEL
@@ -160,14 +163,34 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
     }
     // An upgrade that was not granted: the request was complete with its head.
     exchange.refuseUpgrade()
-    this.#keepAlive = response.keepAlive
-    if (!this.#keepAlive) this.#drained()
-    this.#body.start(response.framing)
+    this.#keepAlive = keepAlive
+    if (!keepAlive) this.#drained()
+    this.#body.start(framing)
     this.#state = BODY
     const done = this.#body.done
     exchange.toldEnd = done
     events.onResponse(exchange, head, done)
-    if (this.#state === BODY && done) this.#responseComplete()
+    if (this.#state === BODY && done) this.#responseComplete(at < end)
+    return at
+  }
+
+  /** Parses a response head into `response`; returns the offset behind it, or INCOMPLETE when all bytes were taken. */
+  #parseHead(arena: Uint8Array, from: number, end: number, method: string): number {
+    const { maxFields, maxHead } = this.#options
+    if (this.#collector.empty) {
+      // Most heads lie in one read: parsed where they are. Whatever is unusual is looked at again below, where its end is known.
+      let at = INCOMPLETE
+      try {
+        at = parseResponse(arena, from, end, maxFields, method)
+      } catch (error) {
+        if (!(error instanceof Http1Error)) throw error
+      }
+      if (at !== INCOMPLETE && at - from <= maxHead) return at
+    }
+    const at = this.#collector.feed(arena, from, end)
+    if (at < 0) return INCOMPLETE
+    const { bytes, start, end: stop } = this.#collector
+    if (parseResponse(bytes, start, stop, maxFields, method) !== stop) throw malformed('The status line is malformed.')
     return at
   }
 
@@ -179,12 +202,17 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
     this.#events.onDraining(this)
   }
 
-  #responseComplete(): void {
+  /** `excess`: the server sent bytes beyond this response. No other request may be sent, or they would be its answer (RFC 9112 §9.2). */
+  #responseComplete(excess: boolean): void {
     const exchange = this.#exchange
     const events = this.#clientEvents
     if (!exchange || !events) return
     exchange.responseDone = true
     this.#state = SENDING
+    if (excess) {
+      this.#error = new Http1Error(502, 'http1.codec_error', BEYOND)
+      this.#drained()
+    }
     if (!exchange.requestDone) this.#drained()
     if (!exchange.toldEnd) {
       exchange.toldEnd = true
@@ -196,7 +224,7 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
   /** The request is complete. Asynchronous, so that the user is never called back from inside its own `end`. */
   requestComplete(exchange: Http1ClientExchange): void {
     if (this.#exchange !== exchange || !exchange.responseDone) return
-    process.nextTick(finish, this, exchange)
+    later(finish, this, exchange, undefined)
   }
 
   finishIf(exchange: Http1ClientExchange): void {
@@ -213,7 +241,7 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
       this.#state = CLOSED
       this.connection.end()
       // The server may keep its side open for ever; the answer is complete, so nothing is lost by cutting.
-      if (!tunnel) this.connection.abort('shutdown')
+      if (!tunnel) this.connection.abort(this.#error ? 'protocol' : 'shutdown')
     } else this.#state = IDLE
     if (exchange) {
       exchange.dead = true
@@ -250,7 +278,7 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
     this.#clientEvents = undefined
     this.#state = CLOSED
     this.connection.abort(reason === 'timeout' ? 'timeout' : 'cancel')
-    if (events) process.nextTick(closeExchange, events, exchange, new ExchangeError(reason, false, `cut: ${reason}`))
+    if (events) later(closeExchange, events, exchange, new ExchangeError(reason, false, `cut: ${reason}`))
   }
 
   drainedBelow(): void {
@@ -271,7 +299,7 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
         return
       case BODY:
         if (this.#body.completeAtEnd) {
-          this.#responseComplete()
+          this.#responseComplete(false)
           return
         }
         break

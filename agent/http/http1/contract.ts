@@ -9,6 +9,8 @@ export interface Http1Options {
   readonly maxHead?: number
   /** Bound on the number of fields in either. Default 100; more is 431. */
   readonly maxFields?: number
+  /** Server: bound on a request target, bytes; more is 414. Default `maxHead`, which a request line alone may not pass either. */
+  readonly maxTarget?: number
   /** Server: a head must be complete this long after its first byte. Default 60 000 ms; then 408. */
   readonly headTimeoutMs?: number
   /** A kept-alive connection without an exchange is closed after this long. Default 3 600 000 ms. */
@@ -53,8 +55,10 @@ export interface Http1Client {
 export type ResolvedHttp1Options = Required<Http1Options>
 
 export function resolveHttp1Options(options: Http1Options): ResolvedHttp1Options {
+  const maxHead = options.maxHead ?? 61_440
   return {
-    maxHead: options.maxHead ?? 61_440,
+    maxHead,
+    maxTarget: options.maxTarget ?? maxHead,
     maxFields: options.maxFields ?? 100,
     headTimeoutMs: options.headTimeoutMs ?? 60_000,
     idleTimeoutMs: options.idleTimeoutMs ?? 3_600_000,

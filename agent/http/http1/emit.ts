@@ -1,58 +1,17 @@
 // Heads, chunks and trailers as bytes. Framing is made here from what is known, never copied from a peer's fields; a field
-// that would break a line is refused. Must not live here: which framing applies (server.ts, client.ts).
+// that would break a line is refused. Must not live here: which framing applies (server-exchange.ts, client-exchange.ts).
 import { AmbitError } from '../../base/errors.ts'
 import type { Connection } from '../../io/connection.ts'
 import { slab } from '../../io/slab.ts'
 import type { Headers } from '../message.ts'
-import { HOP_BY_HOP } from './fields.ts'
-import { NOT_IN_TRAILERS } from './head.ts'
-
-const REASONS: Readonly<Record<number, string>> = {
-  100: 'Continue',
-  101: 'Switching Protocols',
-  103: 'Early Hints',
-  200: 'OK',
-  201: 'Created',
-  202: 'Accepted',
-  204: 'No Content',
-  206: 'Partial Content',
-  301: 'Moved Permanently',
-  302: 'Found',
-  303: 'See Other',
-  304: 'Not Modified',
-  307: 'Temporary Redirect',
-  308: 'Permanent Redirect',
-  400: 'Bad Request',
-  401: 'Unauthorized',
-  403: 'Forbidden',
-  404: 'Not Found',
-  405: 'Method Not Allowed',
-  408: 'Request Timeout',
-  409: 'Conflict',
-  411: 'Length Required',
-  413: 'Payload Too Large',
-  414: 'URI Too Long',
-  417: 'Expectation Failed',
-  426: 'Upgrade Required',
-  429: 'Too Many Requests',
-  431: 'Request Header Fields Too Large',
-  500: 'Internal Server Error',
-  501: 'Not Implemented',
-  502: 'Bad Gateway',
-  503: 'Service Unavailable',
-  504: 'Gateway Timeout',
-  505: 'HTTP Version Not Supported',
-}
-
-/** Status line without its CRLF. */
-export function statusLine(status: number): string {
-  return `HTTP/1.1 ${status} ${REASONS[status] ?? ''}`
-}
+import { TOKEN } from './bytes.ts'
+import { flagsOf, FRAMING, NOT_IN_TRAILERS } from './names.ts'
 
 /**
- * Writes a head: start line, end-to-end fields, then the connection's own `own` (whole lines, `ownLines` of them) and the empty line.
- * `keepLength`: content-length is sent as it stands. The bytes are proved to hold exactly those lines and no other control
- * character, so that no value can add a field or a message; HTTP_BAD_FIELD otherwise, with nothing written.
+ * Writes a head: `first` (start line), end-to-end fields, then the connection's own `own` (both whole lines, `ownLines` in `own`) and
+ * the empty line, as one write. `keepLength`: content-length is sent as it stands. The bytes are proved to hold exactly those
+ * lines and no other control character, so that no value can add a field or a message; HTTP_BAD_FIELD otherwise, with
+ * nothing written.
  */
 export function writeHead(
   connection: Connection,
@@ -62,63 +21,101 @@ export function writeHead(
   own: string,
   ownLines: number,
 ): void {
-  let text = `${first}\r\n`
+  let text = first
   let expected = ownLines + 2
   for (let i = 0; i < headers.length; i += 2) {
     const name = headers[i] as string
-    if (HOP_BY_HOP.has(name) || name === 'host' || (!keepLength && name === 'content-length')) continue
+    const flags = flagsOf(name)
+    if (flags === undefined) checkName(name)
+    else if ((flags & FRAMING) !== 0 && !(keepLength && name === 'content-length')) continue
     text += `${name}: ${headers[i + 1] as string}\r\n`
     expected++
   }
   writeLines(connection, `${text}${own}\r\n`, expected)
 }
 
+/** A name that is not known must be a token in lower case, as all names in the model are: else it might be one that is known. */
+function checkName(name: string): void {
+  for (let i = 0; i < name.length; i++) {
+    const c = name.charCodeAt(i)
+    if (TOKEN[c] !== c) throw badField(`The field name '${name}' is not a token in lower case.`)
+  }
+  if (name === '') throw badField('A field has no name.')
+}
+
+/** Writes text that must be `expected` lines, the last one empty. */
 function writeLines(connection: Connection, text: string, expected: number): void {
   const at = slab.reserve(text.length)
   const { bytes } = slab
   const to = at + bytes.write(text, at, 'latin1')
-  let lines = 0
-  for (let i = at; i < to; i++) {
-    const c = bytes[i] as number
-    if (c >= 32 || c === 9) continue
-    if (c !== 13 || bytes[i + 1] !== 10) throw badField()
-    lines++
-    i++
+  if (!holdsLines(bytes, at, to, expected)) {
+    throw badField('A header field holds a line break or another control character.')
   }
-  if (lines !== expected) throw badField()
   slab.advance(to)
   connection.write(bytes, at, to)
 }
 
-function badField(): AmbitError {
-  return new AmbitError('HTTP_BAD_FIELD', 'A header field holds a line break or another control character.', {
-    hint: 'Look at the header operations of the route.',
-  })
+function holdsLines(bytes: Uint8Array, from: number, to: number, expected: number): boolean {
+  let lines = 0
+  for (let i = from; i < to; i++) {
+    const c = bytes[i] as number
+    if (c >= 32 ? c !== 127 : c === 9) continue
+    if (c !== 13 || bytes[++i] !== 10 || i === to) return false
+    lines++
+  }
+  return lines === expected
 }
 
-const CHUNK_END = Buffer.from('\r\n')
-const LAST_CHUNK = Buffer.from('0\r\n\r\n')
+function badField(message: string): AmbitError {
+  return new AmbitError('HTTP_BAD_FIELD', message, { hint: 'Look at the header operations of the route.' })
+}
 
+const LAST_CHUNK = '0\r\n\r\n'
+
+/** Up to this many bytes a chunk is copied beside its size, so that it is one write. */
+const SMALL_CHUNK = 1_024
+/** Room for the size of a chunk and two line ends: no write is longer than 2^32. */
+const CHUNK_FRAME = 14
+
+/** One chunk of bytes[start, end), which are not empty (an empty chunk would end the body). */
 export function writeChunk(connection: Connection, bytes: Uint8Array, start: number, end: number): void {
-  const size = `${(end - start).toString(16)}\r\n`
-  const at = slab.reserve(size.length)
-  const to = at + slab.bytes.write(size, at, 'latin1')
+  const length = end - start
+  const small = length <= SMALL_CHUNK
+  const at = slab.reserve(CHUNK_FRAME + (small ? length : 0))
+  const out = slab.bytes
+  let to = at + out.write(length.toString(16), at, 'latin1')
+  out[to++] = 13
+  out[to++] = 10
+  if (small) {
+    for (let i = start; i < end; i++) out[to++] = bytes[i] as number
+    out[to++] = 13
+    out[to++] = 10
+    slab.advance(to)
+    connection.write(out, at, to)
+    return
+  }
+  const tail = to
+  out[to++] = 13
+  out[to++] = 10
   slab.advance(to)
-  connection.write(slab.bytes, at, to)
+  connection.write(out, at, tail)
   connection.write(bytes, start, end)
-  connection.write(CHUNK_END, 0, 2)
+  connection.write(out, tail, to)
 }
 
+/** The last chunk with its trailers; those that must not stand there are left out. Throws HTTP_BAD_FIELD with nothing written. */
 export function writeLastChunk(connection: Connection, trailers: Headers | undefined): void {
   if (!trailers || trailers.length === 0) {
-    connection.write(LAST_CHUNK, 0, LAST_CHUNK.length)
+    writeLines(connection, LAST_CHUNK, 2)
     return
   }
   let text = '0\r\n'
   let lines = 2
   for (let i = 0; i < trailers.length; i += 2) {
     const name = trailers[i] as string
-    if (NOT_IN_TRAILERS.has(name)) continue
+    const flags = flagsOf(name)
+    if (flags === undefined) checkName(name)
+    else if ((flags & NOT_IN_TRAILERS) !== 0) continue
     text += `${name}: ${trailers[i + 1] as string}\r\n`
     lines++
   }

@@ -21,3 +21,7 @@ export function malformed(message: string): Http1Error {
 export function tooLarge(message: string): Http1Error {
   return new Http1Error(431, 'http1.headers_too_large', message)
 }
+
+export function targetTooLong(limit: number): Http1Error {
+  return new Http1Error(414, 'http1.target_too_long', `The request target is longer than ${limit} bytes.`)
+}

@@ -1,58 +1,42 @@
-// What the fields of a head say about the connection: framing, keep-alive, upgrade. Hop-by-hop fields end here, in both
-// directions: users see and send end-to-end fields only (RFC 9110 §7.6.1). Must not live here: start lines.
+// What the fields of a head say about the connection: framing, keep-alive, upgrade, expectations. Hop-by-hop fields end here, in
+// both directions: users see and send end-to-end fields only (RFC 9110 §7.6.1). Must not live here: start lines.
 import type { Headers } from '../message.ts'
+import { HTAB, SP } from './bytes.ts'
 import { Http1Error, malformed } from './error.ts'
+import { nameAt, section, STRIDE, valueAt } from './lines.ts'
+import * as names from './names.ts'
 
 /** Framing by Content-Length, else one of these. */
 export const NO_BODY = -1
 export const CHUNKED = -2
 export const UNTIL_CLOSE = -3
 
-export interface Facts {
+/**
+ * What `readFields` found. One for the whole process, overwritten by each head: its values are taken before anything else is
+ * parsed, and nothing in between calls a user.
+ */
+export const facts = {
   /** Content-Length, or -1. */
-  length: number
-  chunked: boolean
-  close: boolean
-  keepAlive: boolean
+  length: -1,
+  chunked: false,
+  keepAlive: false,
   /** Upgrade token in lower case when Connection lists it, else ''. */
-  upgrade: string
-  host: string | undefined
+  upgrade: '',
+  /** Value of Host, where its bytes lie (-1: there is none). */
+  host: undefined as string | undefined,
+  hostStart: -1,
+  hostEnd: -1,
 }
 
-/** Never removed because a Connection field names them: policy and framing rest on them (hop-by-hop abuse). */
-const PROTECTED: ReadonlySet<string> = new Set([
-  'host',
-  'content-length',
-  'authorization',
-  'cookie',
-  'forwarded',
-  'x-forwarded-for',
-  'x-forwarded-proto',
-  'x-forwarded-host',
-  'x-forwarded-client-cert',
-  'x-request-id',
-  'traceparent',
-  'via',
-  'content-type',
-  'expect',
-])
-
-/** Fields that are about this connection only. `te: trailers` is the one value of `te` that goes on. */
-export const HOP_BY_HOP: ReadonlySet<string> = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'transfer-encoding',
-  'upgrade',
-  'http2-settings',
-  'te',
-])
-
-const DIGITS = /^[0-9]{1,16}$/
+const ZERO = 48
 
 /** Content-Length is 1*DIGIT, once (RFC 9112 §6.3 allows equal repeats to be merged; refusing them is what llhttp does too). */
 export function parseLength(value: string): number {
-  const length = DIGITS.test(value) ? Number(value) : -1
+  let length = value.length > 0 && value.length <= 16 ? 0 : -1
+  for (let i = 0; i < value.length && length >= 0; i++) {
+    const digit = value.charCodeAt(i) - ZERO
+    length = digit >= 0 && digit <= 9 ? length * 10 + digit : -1
+  }
   if (length < 0 || length > Number.MAX_SAFE_INTEGER) {
     throw new Http1Error(400, 'http1.content_length_not_allowed', 'Content-Length is not one whole number.')
   }
@@ -60,101 +44,125 @@ export function parseLength(value: string): number {
 }
 
 /**
- * Reads and removes hop-by-hop fields in place. Refuses what two readers could frame differently: repeated lengths, length
- * beside Transfer-Encoding, any coding other than a single `chunked` (RFC 9112 §6.1, §6.3).
+ * End-to-end fields of the section that was scanned last, and `facts` about the rest. `text` begins at bytes[base]. Refuses what
+ * two readers could frame differently: repeated lengths, length beside Transfer-Encoding, any coding other than a single
+ * `chunked` (RFC 9112 §6.1, §6.3). `request`: judges Expect too.
  */
-export function readFields(headers: Headers, minor: number): Facts {
-  const facts: Facts = {
-    length: -1,
-    chunked: false,
-    close: false,
-    keepAlive: minor === 1,
-    upgrade: '',
-    host: undefined,
-  }
+export function readFields(text: string, base: number, minor: number, request: boolean): Headers {
+  const headers: Headers = []
+  const { spans, count } = section
+  facts.length = -1
+  facts.chunked = false
+  facts.keepAlive = minor === 1
+  facts.upgrade = ''
+  facts.host = undefined
   let connection: string | undefined
   let upgrade: string | undefined
   let coding: string | undefined
-  let dropped = false
-  let to = 0
-  for (let i = 0; i < headers.length; i += 2) {
-    const name = headers[i] as string
-    let value = headers[i + 1] as string
-    let keep = true
-    switch (name) {
-      case 'content-length':
+  let expected = false
+  for (let at = 0; at < count * STRIDE; at += STRIDE) {
+    const id = spans[at] as number
+    const value = valueAt(at, text, base)
+    if (id > names.HTTP2_SETTINGS || id <= 0) {
+      headers.push(nameAt(at, text, base), value)
+      continue
+    }
+    switch (id) {
+      case names.CONTENT_LENGTH:
         if (facts.length >= 0) {
           throw new Http1Error(400, 'http1.content_length_not_allowed', 'Content-Length is given twice.')
         }
         facts.length = parseLength(value)
         // `007` is a number like any other; what goes on has one spelling.
-        value = String(facts.length)
+        headers.push('content-length', value.charCodeAt(0) === ZERO ? String(facts.length) : value)
         break
-      case 'transfer-encoding':
-        coding = coding === undefined ? value : `${coding},${value}`
-        keep = false
+      case names.TRANSFER_ENCODING:
+        coding = join(coding, value)
         break
-      case 'connection':
-        connection = connection === undefined ? value : `${connection},${value}`
-        keep = false
+      case names.CONNECTION:
+        connection = join(connection, value)
         break
-      case 'upgrade':
-        upgrade = upgrade === undefined ? value : `${upgrade},${value}`
-        keep = false
+      case names.UPGRADE:
+        upgrade = join(upgrade, value)
         break
-      case 'host':
+      case names.HOST:
         if (facts.host !== undefined) throw malformed('Host is given twice.')
         facts.host = value
-        keep = false
+        facts.hostStart = spans[at + 3] as number
+        facts.hostEnd = spans[at + 4] as number
         break
-      case 'te':
-        keep = hasToken(value, 'trailers')
-        value = 'trailers'
+      case names.TE:
+        if (hasToken(value, 'trailers')) headers.push('te', 'trailers')
         break
-      case 'keep-alive':
-      case 'proxy-connection':
-      case 'http2-settings':
-        keep = false
+      case names.EXPECT:
+        if (!request) headers.push('expect', value)
+        else if (value.toLowerCase() !== '100-continue') {
+          throw new Http1Error(417, 'http1.unknown_expectation', 'Only `Expect: 100-continue` can be met.')
+        } else if (minor === 1 && !expected) {
+          // RFC 9110 §10.1.1: an HTTP/1.0 client does not understand 1xx, its expectation is ignored.
+          headers.push('expect', '100-continue')
+          expected = true
+        }
         break
       default:
+      // keep-alive, proxy-connection, http2-settings: about this connection.
     }
-    if (!keep) {
-      dropped = true
-      continue
-    }
-    headers[to++] = name
-    headers[to++] = value
   }
-  if (dropped) headers.length = to
-  if (coding !== undefined) {
-    if (facts.length >= 0) {
-      throw new Http1Error(
-        400,
-        'http1.content_length_and_chunked_not_allowed',
-        'Content-Length beside Transfer-Encoding.',
-      )
-    }
-    if (minor === 0) {
-      throw new Http1Error(400, 'http1.invalid_transfer_encoding', 'Transfer-Encoding in HTTP/1.0.')
-    }
-    if (coding.toLowerCase() !== 'chunked') {
-      throw new Http1Error(501, 'http1.invalid_transfer_encoding', 'Transfer-Encoding is not a single `chunked`.')
-    }
-    facts.chunked = true
-  }
-  if (connection !== undefined) applyConnection(headers, connection, facts, upgrade)
-  return facts
+  if (coding !== undefined) checkCoding(coding, minor)
+  if (connection !== undefined) applyConnection(headers, connection, upgrade)
+  return headers
 }
 
-function applyConnection(headers: Headers, connection: string, facts: Facts, upgrade: string | undefined): void {
+function join(before: string | undefined, value: string): string {
+  return before === undefined ? value : `${before},${value}`
+}
+
+function checkCoding(coding: string, minor: number): void {
+  if (facts.length >= 0) {
+    throw new Http1Error(
+      400,
+      'http1.content_length_and_chunked_not_allowed',
+      'Content-Length beside Transfer-Encoding.',
+    )
+  }
+  if (minor === 0) {
+    throw new Http1Error(400, 'http1.invalid_transfer_encoding', 'Transfer-Encoding in HTTP/1.0.')
+  }
+  if (coding !== 'chunked' && coding.toLowerCase() !== 'chunked') {
+    throw new Http1Error(501, 'http1.invalid_transfer_encoding', 'Transfer-Encoding is not a single `chunked`.')
+  }
+  facts.chunked = true
+}
+
+function applyConnection(headers: Headers, connection: string, upgrade: string | undefined): void {
+  if (connection === 'keep-alive') {
+    facts.keepAlive = true
+    return
+  }
+  let close = false
   for (const part of connection.split(',')) {
-    const token = part.trim().toLowerCase()
-    if (token === 'close') facts.close = true
+    const token = trimBlanks(part).toLowerCase()
+    if (token === 'close') close = true
     else if (token === 'keep-alive') facts.keepAlive = true
     else if (token === 'upgrade') facts.upgrade = upgrade === undefined ? '' : upgrade.toLowerCase()
-    else if (token !== '' && token !== 'te' && !PROTECTED.has(token)) removeNamed(headers, token)
+    else if (token !== '' && token !== 'te' && ((names.flagsOf(token) ?? 0) & names.PROTECTED) === 0) {
+      removeNamed(headers, token)
+    }
   }
-  if (facts.close) facts.keepAlive = false
+  if (close) facts.keepAlive = false
+}
+
+/** Without SP and HTAB around: `trim` would take other characters for blanks, such as a no-break space in obs-text. */
+function trimBlanks(text: string): string {
+  let start = 0
+  let end = text.length
+  while (start < end && isBlank(text.charCodeAt(start))) start++
+  while (end > start && isBlank(text.charCodeAt(end - 1))) end--
+  return start === 0 && end === text.length ? text : text.slice(start, end)
+}
+
+function isBlank(c: number): boolean {
+  return c === SP || c === HTAB
 }
 
 function removeNamed(headers: Headers, name: string): void {
@@ -169,9 +177,10 @@ function removeNamed(headers: Headers, name: string): void {
 
 /** True if a comma-separated list holds the token, whatever its case. Parameters of an element are ignored. */
 export function hasToken(list: string, token: string): boolean {
+  if (list === token) return true
   for (const part of list.split(',')) {
     const semicolon = part.indexOf(';')
-    if ((semicolon < 0 ? part : part.slice(0, semicolon)).trim().toLowerCase() === token) return true
+    if (trimBlanks(semicolon < 0 ? part : part.slice(0, semicolon)).toLowerCase() === token) return true
   }
   return false
 }

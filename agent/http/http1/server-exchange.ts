@@ -10,8 +10,9 @@ import {
   type ResponseHead,
   type ServerExchange,
 } from '../message.ts'
-import { statusLine, writeChunk, writeHead, writeLastChunk } from './emit.ts'
+import { writeChunk, writeHead, writeLastChunk } from './emit.ts'
 import { CHUNKED, hasToken, NO_BODY, parseLength, UNTIL_CLOSE } from './fields.ts'
+import { statusLine } from './reasons.ts'
 
 /** What an exchange needs of its connection. */
 export interface ExchangeOwner {

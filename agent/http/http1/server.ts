@@ -11,12 +11,15 @@ import {
   type Http1ServerSessionEvents,
   type ResolvedHttp1Options,
 } from './contract.ts'
-import { writeHead, statusLine } from './emit.ts'
-import { Http1Error } from './error.ts'
-import { Collector } from './head.ts'
-import { parseRequest } from './request.ts'
+import { Collector } from './collector.ts'
+import { writeHead } from './emit.ts'
+import { Http1Error, malformed } from './error.ts'
+import { INCOMPLETE } from './lines.ts'
+import { statusLine } from './reasons.ts'
+import { parseRequest, request } from './request.ts'
 import { Http1ServerExchange, type ExchangeOwner } from './server-exchange.ts'
 import { Sweep, type Swept } from './sweep.ts'
+import { later } from './turn-end.ts'
 
 /** After a refusal or an early answer the client may still be sending: what it sends is thrown away for this long, so that a reset does not overtake the answer. */
 const LINGER_MS = 2_000
@@ -44,6 +47,7 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   #exchange: Http1ServerExchange | undefined
   /** Bytes of the next request that came too early. The connection is paused meanwhile, so this is one read at most. */
   #held: Buffer | undefined
+  #heldFrom = 0
   #skippedLine = false
   #paused = false
   #waiting = false
@@ -114,27 +118,43 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   }
 
   #readHead(arena: Uint8Array, from: number, end: number): number {
-    if (this.#collector.empty) this.deadline = this.#sweep.now + this.#options.headTimeoutMs
-    const at = this.#collector.feed(arena, from, end)
-    if (at < 0) return end
-    const { start, end: stop } = this.#collector
-    if (stop - start === 2) {
-      // One empty line before a request is forgiven (RFC 9112 §2.2): old clients send it after a body.
-      if (this.#skippedLine) throw new Http1Error(400, 'http1.codec_error', 'Empty lines instead of a request.')
-      this.#skippedLine = true
-      return at
+    const { maxFields, maxTarget, maxHead } = this.#options
+    let at = INCOMPLETE
+    if (this.#collector.empty) {
+      this.deadline = this.#sweep.now + this.#options.headTimeoutMs
+      // Most heads lie in one read: parsed where they are. Whatever is unusual is looked at again below, where its end is known.
+      try {
+        at = parseRequest(arena, from, end, maxFields, maxTarget, this.#secure)
+      } catch (error) {
+        if (!(error instanceof Http1Error)) throw error
+      }
+      if (at - from > maxHead) at = INCOMPLETE
+    }
+    if (at === INCOMPLETE) {
+      at = this.#collector.feed(arena, from, end, true)
+      if (at < 0) return end
+      const { bytes, start, end: stop } = this.#collector
+      if (stop - start === 2) {
+        // One empty line before a request is forgiven (RFC 9112 §2.2): old clients send it after a body.
+        if (this.#skippedLine) throw malformed('Empty lines instead of a request.')
+        this.#skippedLine = true
+        return at
+      }
+      if (parseRequest(bytes, start, stop, maxFields, maxTarget, this.#secure) !== stop) {
+        throw malformed('The request line is malformed.')
+      }
     }
     this.#skippedLine = false
-    const parsed = parseRequest(this.#collector, this.#options.maxFields, this.#secure)
     this.deadline = Infinity
-    this.#body.start(parsed.framing)
-    const { head } = parsed
+    const { head, framing, minor, keepAlive } = request
+    this.#body.start(framing)
+    const done = this.#body.done
     const open = head.method === 'CONNECT' || head.protocol !== ''
-    const exchange = new Http1ServerExchange(this, head.method, head.protocol, parsed.minor, parsed.keepAlive)
+    const exchange = new Http1ServerExchange(this, head.method, head.protocol, minor, keepAlive)
     this.#exchange = exchange
-    exchange.requestDone = this.#body.done
-    this.#state = this.#body.done ? ANSWERING : BODY
-    this.#events.onRequest(exchange, head, this.#body.done && !open)
+    exchange.requestDone = done
+    this.#state = done ? ANSWERING : BODY
+    this.#events.onRequest(exchange, head, done && !open)
     return at
   }
 
@@ -148,10 +168,27 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   }
 
   #hold(arena: Uint8Array, start: number, end: number): void {
-    const more = Buffer.from(arena.subarray(start, end))
-    this.#held = this.#held ? Buffer.concat([this.#held, more]) : more
+    const held = this.#held
+    // What was held already stays where it is: a long pipeline is not copied once for each of its requests.
+    if (held && held === arena) this.#heldFrom = start
+    else {
+      const more = Buffer.from(arena.subarray(start, end))
+      this.#held = held ? Buffer.concat([held.subarray(this.#heldFrom), more]) : more
+      this.#heldFrom = 0
+    }
     this.#waiting = true
     this.connection.pause()
+  }
+
+  /** Reads on in what was held, as far as the state allows. */
+  #release(): void {
+    const held = this.#held
+    if (!held) return
+    const from = this.#heldFrom
+    this.#waiting = false
+    this.receive(held, from, held.length)
+    // Not held again: it is used up.
+    if (!this.#waiting) this.#held = undefined
   }
 
   /** The response is complete. Never calls back into the user from its own call: the end of the exchange comes a tick later. */
@@ -162,7 +199,7 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   #scheduleFinish(exchange: Http1ServerExchange): void {
     if (exchange.finishing) return
     exchange.finishing = true
-    process.nextTick(finish, this, exchange)
+    later(finish, this, exchange, undefined)
   }
 
   finish(exchange: Http1ServerExchange): void {
@@ -181,10 +218,7 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
     this.#state = HEAD
     this.#paused = false
     this.deadline = this.#sweep.now + this.#options.idleTimeoutMs
-    const held = this.#held
-    this.#held = undefined
-    this.#waiting = false
-    if (held) this.receive(held, 0, held.length)
+    this.#release()
     this.#applyPause()
   }
 
@@ -200,15 +234,12 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
 
   becomeTunnel(): void {
     this.#state = TUNNEL
-    const held = this.#held
-    this.#held = undefined
-    this.#waiting = false
-    if (held) process.nextTick(deliverHeld, this, held)
+    if (this.#held) later(deliverHeld, this, undefined, undefined)
     else this.#applyPause()
   }
 
-  deliver(held: Buffer): void {
-    this.receive(held, 0, held.length)
+  deliver(): void {
+    this.#release()
     this.#applyPause()
   }
 
@@ -251,7 +282,7 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
     this.#exchange = undefined
     this.#state = CLOSED
     this.connection.abort(error.reason === 'timeout' ? 'timeout' : 'cancel')
-    process.nextTick(closeExchange, this.#events, exchange, error)
+    later(closeExchange, this.#events, exchange, error)
   }
 
   drained(): void {
@@ -315,8 +346,8 @@ function finish(connection: ServerConnection, exchange: Http1ServerExchange): vo
   connection.finish(exchange)
 }
 
-function deliverHeld(connection: ServerConnection, held: Buffer): void {
-  connection.deliver(held)
+function deliverHeld(connection: ServerConnection): void {
+  connection.deliver()
 }
 
 function closeExchange(events: ServerEvents, exchange: Http1ServerExchange, error: ExchangeError): void {

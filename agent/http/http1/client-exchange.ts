@@ -3,10 +3,9 @@
 import { AmbitError } from '../../base/errors.ts'
 import type { Connection } from '../../io/connection.ts'
 import { header, type ClientExchange, type Headers, type RequestHead, type ResetReason } from '../message.ts'
-import { TARGET } from './bytes.ts'
+import { isProtocol, isToken, TARGET } from './bytes.ts'
 import { writeChunk, writeHead, writeLastChunk } from './emit.ts'
 import { CHUNKED, NO_BODY, parseLength } from './fields.ts'
-import { isToken } from './bytes.ts'
 
 /** What an exchange needs of its session. */
 export interface ClientExchangeOwner {
@@ -14,6 +13,8 @@ export interface ClientExchangeOwner {
   requestComplete(exchange: Http1ClientExchange): void
   cut(exchange: Http1ClientExchange, reason: ResetReason): void
 }
+
+const HASH = 35
 
 /** Raw bytes, after a 101 or a 2xx to CONNECT. */
 const RAW = -3
@@ -59,7 +60,13 @@ export class Http1ClientExchange implements ClientExchange {
     const { method, headers, protocol } = head
     const connect = method === 'CONNECT'
     const target = connect ? head.authority : head.path
-    if (!isToken(method) || !isTarget(target) || !isTarget(head.authority)) {
+    if (
+      !isToken(method) ||
+      target === '' ||
+      !isTarget(target) ||
+      !isTarget(head.authority) ||
+      (protocol !== '' && !isProtocol(protocol))
+    ) {
       throw new AmbitError(
         'HTTP_BAD_TARGET',
         `The request ${method} to '${head.authority}' cannot be written on one line.`,
@@ -152,6 +159,9 @@ export class Http1ClientExchange implements ClientExchange {
 }
 
 function isTarget(text: string): boolean {
-  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 255 || !TARGET[text.charCodeAt(i)]) return false
+  for (let i = 0; i < text.length; i++) {
+    const c = text.charCodeAt(i)
+    if (c > 255 || TARGET[c] !== 1 || c === HASH) return false
+  }
   return true
 }

@@ -1,28 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import type { ClientEvents, ClientExchange, ExchangeError, Headers, RequestHead, ResponseHead } from '../message.ts'
+import type { RequestHead } from '../message.ts'
 import { http1Client } from './client.ts'
-import { MemoryConnection, tick } from './testing.ts'
-
-class Answers implements ClientEvents {
-  readonly log: string[] = []
-  body = ''
-  onInformational(_exchange: ClientExchange, head: ResponseHead): void {
-    this.log.push(`info ${head.status}`)
-  }
-  onResponse(_exchange: ClientExchange, head: ResponseHead, end: boolean): void {
-    this.log.push(`head ${head.status}${end ? ' end' : ''}`)
-  }
-  onData(_exchange: ClientExchange, arena: Uint8Array, start: number, end: number): void {
-    this.body += Buffer.from(arena.subarray(start, end)).toString('latin1')
-  }
-  onEnd(_exchange: ClientExchange, trailers: Headers): void {
-    this.log.push(`end${trailers.length > 0 ? ` ${trailers.join(' ')}` : ''}`)
-  }
-  onDrain(): void {}
-  onClose(_exchange: ClientExchange, error: ExchangeError | undefined): void {
-    this.log.push(error ? `close ${error.reason}${error.remote ? ' by the peer' : ''}` : 'close')
-  }
-}
+import { Answers, MemoryConnection, tick } from './testing.ts'
 
 const head = (over: Partial<RequestHead> = {}): RequestHead => ({
   method: 'GET',

@@ -23,11 +23,15 @@ export function writeHead(
 ): void {
   let text = first
   let expected = ownLines + 2
+  let lengths = 0
   for (let i = 0; i < headers.length; i += 2) {
     const name = headers[i] as string
     const flags = flagsOf(name)
     if (flags === undefined) checkName(name)
-    else if ((flags & FRAMING) !== 0 && !(keepLength && name === 'content-length')) continue
+    else if ((flags & FRAMING) !== 0) {
+      if (!keepLength || name !== 'content-length') continue
+      if (++lengths > 1) throw badField('Content-Length is given twice.')
+    }
     text += `${name}: ${headers[i + 1] as string}\r\n`
     expected++
   }

@@ -67,7 +67,7 @@ export const NAMES: readonly string[] = KNOWN.map(([name]) => name)
 /** Flags by id. */
 export const FLAGS: Uint8Array = Uint8Array.from(KNOWN, ([, flags]) => flags)
 
-const byName: ReadonlyMap<string, number> = new Map(KNOWN.map(([name, flags]) => [name, flags]))
+const byName: ReadonlyMap<string, number> = new Map(KNOWN.slice(1))
 
 /** Flags of a lower-case name, or undefined for one that is not known here. */
 export function flagsOf(name: string): number | undefined {

@@ -40,6 +40,8 @@ export function parseResponse(
     throw malformed('The status line has no valid status.')
   }
   const status = hundreds * 100 + tens * 10 + ones
+  // RFC 9110 §15.2: HTTP/1.0 has none; some readers take them for the final response.
+  if (status < 200 && minor === 0) throw malformed('An informational response in HTTP/1.0.')
   let at = start + 12
   // Some servers leave the space away together with the reason.
   if (bytes[at] === SP) {

@@ -62,7 +62,7 @@ export class Http1ServerExchange implements ServerExchange {
 
   informational(head: ResponseHead): void {
     // RFC 9110 §15.2: a server must not send 1xx to an HTTP/1.0 client.
-    if (this.dead || this.responded || this.minor === 0 || head.status === 101) return
+    if (this.dead || this.responded || this.minor === 0 || head.status === 101 || head.status >= 200) return
     writeHead(this.connection, statusLine(head.status), head.headers, false, '', 0)
   }
 
@@ -70,7 +70,7 @@ export class Http1ServerExchange implements ServerExchange {
     if (this.dead || this.responded) return
     const { status, headers } = head
     const tunnel = status === 101 ? this.#protocol !== '' : this.#method === 'CONNECT' && status >= 200 && status < 300
-    if (status < 200 && !tunnel) {
+    if ((status < 200 && !tunnel) || statusLine(status) === '') {
       throw new AmbitError('HTTP_BAD_STATUS', `Status ${status} cannot end an exchange that asked for no upgrade.`)
     }
     if (tunnel) {

@@ -41,7 +41,7 @@ export function applyTarget(
   if (scheme === '') throw malformed('The request target has none of the forms of RFC 9112 §3.2.')
   const from = start + scheme.length + 3
   let at = from
-  while (at < end && bytes[at] !== SLASH && bytes[at] !== QUESTION && bytes[at] !== HASH) at++
+  while (at < end && bytes[at] !== SLASH && bytes[at] !== QUESTION) at++
   checkAuthority(bytes, from, at)
   head.scheme = scheme
   // The target's authority wins over Host (RFC 9112 §3.2.2).

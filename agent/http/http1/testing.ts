@@ -1,7 +1,16 @@
 // For tests of this room: a connection whose bytes stay in memory, and a server that writes down what it saw.
 // Must not live here: anything a program uses.
 import type { AbortReason, Connection, OpenInfo } from '../../io/connection.ts'
-import type { ExchangeError, Headers, RequestHead, ServerEvents, ServerExchange } from '../message.ts'
+import type {
+  ClientEvents,
+  ClientExchange,
+  ExchangeError,
+  Headers,
+  RequestHead,
+  ResponseHead,
+  ServerEvents,
+  ServerExchange,
+} from '../message.ts'
 
 const NOWHERE = { address: '127.0.0.1', port: 1 }
 
@@ -101,6 +110,39 @@ export class EchoServer implements ServerEvents {
 
   onClose(exchange: ServerExchange, error: ExchangeError | undefined): void {
     ;(exchange.slot as Seen).error = error ? `${error.reason}${error.remote ? ' by the peer' : ''}` : 'none'
+  }
+}
+
+/** Writes down what a client's user sees. */
+export class Answers implements ClientEvents {
+  readonly log: string[] = []
+  readonly heads: ResponseHead[] = []
+  body = ''
+  trailers: Headers = []
+
+  onInformational(_exchange: ClientExchange, head: ResponseHead): void {
+    this.heads.push(head)
+    this.log.push(`info ${head.status}`)
+  }
+
+  onResponse(_exchange: ClientExchange, head: ResponseHead, end: boolean): void {
+    this.heads.push(head)
+    this.log.push(`head ${head.status}${end ? ' end' : ''}`)
+  }
+
+  onData(_exchange: ClientExchange, arena: Uint8Array, start: number, end: number): void {
+    this.body += Buffer.from(arena.subarray(start, end)).toString('latin1')
+  }
+
+  onEnd(_exchange: ClientExchange, trailers: Headers): void {
+    this.trailers = trailers
+    this.log.push(`end${trailers.length > 0 ? ` ${trailers.join(' ')}` : ''}`)
+  }
+
+  onDrain(): void {}
+
+  onClose(_exchange: ClientExchange, error: ExchangeError | undefined): void {
+    this.log.push(error ? `close ${error.reason}${error.remote ? ' by the peer' : ''}` : 'close')
   }
 }
 

@@ -11,6 +11,7 @@ import { CHUNKED, NO_BODY, parseLength } from './fields.ts'
 export interface ClientExchangeOwner {
   readonly connection: Connection
   requestComplete(exchange: Http1ClientExchange): void
+  setPaused(paused: boolean): void
   cut(exchange: Http1ClientExchange, reason: ResetReason): void
 }
 
@@ -144,11 +145,11 @@ export class Http1ClientExchange implements ClientExchange {
   }
 
   pause(): void {
-    if (!this.dead) this.connection.pause()
+    if (!this.dead) this.#owner.setPaused(true)
   }
 
   resume(): void {
-    if (!this.dead) this.connection.resume()
+    if (!this.dead) this.#owner.setPaused(false)
   }
 
   reset(reason: ResetReason): void {

@@ -50,6 +50,7 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
   #informational = 0
   #keepAlive = true
   #draining = false
+  #paused = false
   #toldDraining = false
   #error: Error | undefined
 
@@ -249,7 +250,7 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
     }
     if (this.#state === IDLE) {
       // A user that paused this response must not hold back the next one.
-      this.connection.resume()
+      this.setPaused(false)
       this.#events.onAvailable(this)
     }
   }
@@ -279,6 +280,13 @@ class Http1Session implements ClientSession, ClientExchangeOwner {
     this.#state = CLOSED
     this.connection.abort(reason === 'timeout' ? 'timeout' : 'cancel')
     if (events) later(closeExchange, events, exchange, new ExchangeError(reason, false, `cut: ${reason}`))
+  }
+
+  setPaused(paused: boolean): void {
+    if (paused === this.#paused) return
+    this.#paused = paused
+    if (paused) this.connection.pause()
+    else this.connection.resume()
   }
 
   drainedBelow(): void {

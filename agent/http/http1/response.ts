@@ -54,6 +54,8 @@ export function parseResponse(
   if (stop === INCOMPLETE) return INCOMPLETE
   const text = latin1(bytes, start, stop)
   const headers = readFields(text, start, minor, false)
+  // The connection would end before the response that this one announces.
+  if (status < 200 && status !== 101 && !facts.keepAlive) throw malformed('An informational response that closes.')
   const tunnel = status === 101 || (method === 'CONNECT' && status >= 200 && status < 300)
   let framing = UNTIL_CLOSE
   if (status < 200 || status === 204 || tunnel) {

@@ -51,6 +51,8 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   #skippedLine = false
   #paused = false
   #waiting = false
+  /** What the connection was told last. */
+  #stopped = false
   #peerEnded = false
 
   constructor(
@@ -177,7 +179,7 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
       this.#heldFrom = 0
     }
     this.#waiting = true
-    this.connection.pause()
+    this.#applyPause()
   }
 
   /** Reads on in what was held, as far as the state allows. */
@@ -205,6 +207,8 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   finish(exchange: Http1ServerExchange): void {
     if (this.#exchange !== exchange) return
     this.#exchange = undefined
+    // A call that comes too late must not reach the exchange that follows.
+    exchange.dead = true
     const early = !exchange.requestDone
     this.#events.onClose(
       exchange,
@@ -229,7 +233,9 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
     this.connection.end()
     if (this.#peerEnded) return
     this.deadline = this.#sweep.now + LINGER_MS
-    this.connection.resume()
+    this.#paused = false
+    this.#waiting = false
+    this.#applyPause()
   }
 
   becomeTunnel(): void {
@@ -249,7 +255,11 @@ class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   }
 
   #applyPause(): void {
-    if (this.#paused || this.#waiting) this.connection.pause()
+    const stopped = this.#paused || this.#waiting
+    // The transport is told of changes only: most exchanges never pause.
+    if (stopped === this.#stopped) return
+    this.#stopped = stopped
+    if (stopped) this.connection.pause()
     else this.connection.resume()
   }
 

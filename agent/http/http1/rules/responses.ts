@@ -90,6 +90,13 @@ export const RESPONSES: readonly ResponseRule[] = [
   ['refuses informational responses without end', '9110 §15.2', 'GET', 'HTTP/1.1 103 X\r\n\r\n'.repeat(40), 'cut'],
   ['refuses informational responses in HTTP/1.0', '9110 §15.2', 'GET', `HTTP/1.0 100 X\r\n\r\n${hi}`, 'cut'],
   [
+    'refuses an informational response that closes',
+    '9112 §9.6',
+    'GET',
+    `HTTP/1.1 100 X\r\nConnection: close\r\n\r\n${hi}`,
+    'cut',
+  ],
+  [
     'takes 101 to an upgrade',
     '9110 §7.8',
     'upgrade',

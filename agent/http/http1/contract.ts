@@ -1,5 +1,5 @@
 // What HTTP/1.x offers to its users beyond agent/http/message.ts: settings, and the two sides as handlers of connections, the
-// same shape as ../http2/contract.ts. Must not live here: parsing (head.ts, body.ts), state (server.ts, client.ts).
+// same shape as ../http2/contract.ts. Must not live here: parsing (request.ts, response.ts, body.ts), state (server-connection.ts, client.ts).
 import { systemClock, type Clock } from '../../base/clock.ts'
 import type { Connection, ConnectionHandler, OpenInfo } from '../../io/connection.ts'
 import type { ClientSession } from '../message.ts'

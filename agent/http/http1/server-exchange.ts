@@ -1,5 +1,5 @@
 // The user's side of one exchange at a server: the response head, its framing, the body as it goes out.
-// Must not live here: the request (server.ts), bytes on the wire (emit.ts).
+// Must not live here: the request (server-connection.ts), bytes on the wire (emit.ts).
 import { AmbitError } from '../../base/errors.ts'
 import type { Connection } from '../../io/connection.ts'
 import {

@@ -1,145 +1,10 @@
-// What a peer may send that honest ones do not: frames cut anywhere, floods of each known family, bombs, silence. Spoken
-// to the session directly, over a connection that lives in memory.
+// What a peer may send that honest ones do not: frames cut anywhere, wrong messages, silence, too much at once. Spoken to the
+// session directly, over a connection that lives in memory. The floods that have names are in cve.test.ts.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ManualClock } from '../../base/clock.ts'
-import type { AbortReason, Connection, OpenInfo } from '../../io/connection.ts'
-import { HpackEncoder } from '../hpack/encoder.ts'
-import type { ExchangeError, Headers, RequestHead, ServerEvents, ServerExchange } from '../message.ts'
-import { http2Server, type Http2Feed, type Http2Options } from './index.ts'
-
-const INFO: OpenInfo = {
-  local: { address: '127.0.0.1', port: 1 },
-  peer: { address: '127.0.0.1', port: 2 },
-  alpn: 'h2',
-  serverName: '',
-  certificates: [],
-  secure: false,
-}
-
-/** A connection in memory: keeps what is written, takes all of it unless told to be stuck. */
-class Wire implements Connection {
-  slot: unknown
-  pending = 0
-  writable = true
-  readonly fd = -1
-  readonly info = INFO
-  stuck = false
-  aborted: AbortReason | undefined
-  ended = false
-  readonly #written: Buffer[] = []
-  write(bytes: Uint8Array, start = 0, end = bytes.length): void {
-    this.#written.push(Buffer.from(bytes.subarray(start, end)))
-    if (this.stuck) this.pending += end - start
-  }
-  pause(): void {
-    throw new Error('A whole connection is never paused.')
-  }
-  resume(): void {
-    throw new Error('A whole connection is never resumed.')
-  }
-  end(): void {
-    this.ended = true
-  }
-  abort(reason: AbortReason): void {
-    this.aborted = reason
-  }
-  detach(): number {
-    return -1
-  }
-  get frames(): { type: number; flags: number; id: number; payload: Buffer }[] {
-    const all = Buffer.concat(this.#written)
-    const frames = []
-    for (let at = 0; at < all.length;) {
-      const length = all.readUIntBE(at, 3)
-      frames.push({
-        type: all[at + 3]!,
-        flags: all[at + 4]!,
-        id: all.readUInt32BE(at + 5),
-        payload: all.subarray(at + 9, at + 9 + length),
-      })
-      at += 9 + length
-    }
-    return frames
-  }
-  /** The code of the GOAWAY that was sent, or −1. */
-  get goaway(): number {
-    const frame = this.frames.find(({ type }) => type === 7)
-    return frame === undefined ? -1 : frame.payload.readUInt32BE(4)
-  }
-  resets(): number[] {
-    return this.frames.filter(({ type }) => type === 3).map(({ payload }) => payload.readUInt32BE(0))
-  }
-}
-
-/** Writes down what it is told, in one line per event. */
-class Log implements ServerEvents {
-  readonly lines: string[] = []
-  exchanges: ServerExchange[] = []
-  pauses = false
-  onRequest(exchange: ServerExchange, head: RequestHead, end: boolean): void {
-    this.lines.push(`request ${head.method} ${head.authority}${head.path} ${head.headers.join(',')} ${end}`)
-    this.exchanges.push(exchange)
-    if (this.pauses) exchange.pause()
-  }
-  onData(exchange: ServerExchange, arena: Uint8Array, start: number, end: number): void {
-    const text = Buffer.from(arena.subarray(start, end)).toString('latin1')
-    const last = this.lines.at(-1) ?? ''
-    const prefix = `data ${this.exchanges.indexOf(exchange)} `
-    if (last.startsWith(prefix)) this.lines[this.lines.length - 1] = last + text
-    else this.lines.push(prefix + text)
-  }
-  onEnd(exchange: ServerExchange, trailers: Headers): void {
-    this.lines.push(`end ${this.exchanges.indexOf(exchange)} ${trailers.join(',')}`)
-    exchange.respond({ status: 200, headers: [] }, true)
-  }
-  onDrain(): void {
-    this.lines.push('drain')
-  }
-  onClose(exchange: ServerExchange, error: ExchangeError | undefined): void {
-    this.lines.push(`close ${this.exchanges.indexOf(exchange)} ${error?.reason ?? 'clean'}`)
-  }
-}
-
-function frame(type: number, flags: number, id: number, payload: Uint8Array = Buffer.alloc(0)): Buffer {
-  const out = Buffer.alloc(9 + payload.length)
-  out.writeUIntBE(payload.length, 0, 3)
-  out[3] = type
-  out[4] = flags
-  out.writeUInt32BE(id, 5)
-  out.set(payload, 9)
-  return out
-}
-
-const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
-const HELLO = Buffer.concat([PREFACE, frame(4, 0, 0)])
-const encoder = new HpackEncoder(0)
-
-function block(...fields: string[]): Buffer {
-  const out = Buffer.alloc(70_000)
-  encoder.begin(out, 0)
-  for (let i = 0; i < fields.length; i += 2) encoder.field(fields[i]!, fields[i + 1]!)
-  return Buffer.from(out.subarray(0, encoder.finish()))
-}
-
-// The first block carries the table size update that turns indexing off, so that the others can be sent in any session.
-encoder.setLimit(0)
-block()
-
-const GET = block(':method', 'GET', ':scheme', 'http', ':path', '/', ':authority', 'a')
-const POST = block(':method', 'POST', ':scheme', 'http', ':path', '/p', ':authority', 'a')
-
-function begin(options: Http2Options = {}): { wire: Wire; log: Log; feed: Http2Feed; send(...frames: Buffer[]): void } {
-  const wire = new Wire()
-  const log = new Log()
-  const feed = http2Server(log, options).adopt(wire, INFO)
-  const send = (...frames: Buffer[]): void => {
-    const all = Buffer.concat(frames)
-    feed.receive(all, 0, all.length)
-  }
-  send(HELLO)
-  return { wire, log, feed, send }
-}
+import { http2Server } from './index.ts'
+import { begin, block, frame, GET, HELLO, INFO, Log, POST, Wire } from './testing.ts'
 
 describe('frames that arrive in pieces', () => {
   const conversation = Buffer.concat([
@@ -232,80 +97,6 @@ describe('frames that arrive in pieces', () => {
   })
 })
 
-const CALM = 11
-
-describe('a flood', () => {
-  it('of PING is told to calm down', () => {
-    const { wire, send } = begin()
-    for (let i = 0; i < 3_000; i++) send(frame(6, 0, 0, Buffer.alloc(8)))
-    expect(wire.goaway).toBe(CALM)
-    expect(wire.frames.filter(({ type }) => type === 6).length).toBeLessThan(1_100)
-  })
-
-  it('of SETTINGS is told to calm down', () => {
-    const { wire, send } = begin()
-    for (let i = 0; i < 300; i++) send(frame(4, 0, 0))
-    expect(wire.goaway).toBe(CALM)
-  })
-
-  it('of empty DATA is told to calm down', () => {
-    const { wire, send } = begin()
-    send(frame(1, 4, 1, POST))
-    for (let i = 0; i < 300; i++) send(frame(0, 0, 1))
-    expect(wire.goaway).toBe(CALM)
-  })
-
-  it('of CONTINUATION, empty or full, is told to calm down', () => {
-    for (const payload of [Buffer.alloc(0), Buffer.alloc(1000, 0x41)]) {
-      const { wire, send, log } = begin()
-      send(frame(1, 0, 1, GET.subarray(0, 3)))
-      for (let i = 0; i < 1_000; i++) send(frame(9, 0, 1, payload))
-      expect(wire.goaway).toBe(CALM)
-      expect(log.lines).toEqual([])
-    }
-  })
-
-  it('of PRIORITY, of WINDOW_UPDATE and of unknown frames is told to calm down', () => {
-    for (const one of [frame(2, 0, 1, Buffer.alloc(5)), frame(8, 0, 0, Buffer.from([0, 0, 0, 1])), frame(99, 0, 0)]) {
-      const { wire, send } = begin()
-      const many = Buffer.concat(Array.from({ length: 20_000 }, () => one))
-      send(many)
-      expect(wire.goaway).toBe(CALM)
-    }
-  })
-
-  it('of streams opened and cancelled is told to calm down', () => {
-    const { wire, send, log } = begin()
-    for (let id = 1; id < 10_000; id += 2) send(frame(1, 5, id, GET), frame(3, 0, id, Buffer.from([0, 0, 0, 8])))
-    expect(wire.goaway).toBe(CALM)
-    expect(log.lines.filter((line) => line.startsWith('request')).length).toBeLessThan(2_100)
-  })
-
-  it('of streams made to be reset by errors is told to calm down', () => {
-    const { wire, send } = begin()
-    for (let id = 1; id < 10_000; id += 2) send(frame(1, 4, id, POST), frame(8, 0, id, Buffer.alloc(4)))
-    expect(wire.goaway).toBe(CALM)
-  })
-
-  it('of cancelled streams is regained by honest ones and by time', () => {
-    const clock = new ManualClock()
-    const { wire, send } = begin({ clock, resetBurst: 10 })
-    let id = 1
-    for (let round = 0; round < 50; round++, clock.advance(200)) {
-      for (let n = 0; n < 10; n++, id += 2) send(frame(1, 5, id, GET), frame(3, 0, id, Buffer.from([0, 0, 0, 8])))
-    }
-    expect(wire.goaway).toBe(-1)
-  })
-
-  it('of answers a peer does not read ends its connection', () => {
-    const { wire, send } = begin()
-    wire.stuck = true
-    wire.pending = 9 << 20
-    send(frame(6, 0, 0, Buffer.alloc(8)))
-    expect(wire.goaway).toBe(CALM)
-  })
-})
-
 describe('a server', () => {
   it('refuses streams beyond its limit as safe to retry', () => {
     const { wire, send } = begin({ maxStreams: 2 })
@@ -390,10 +181,44 @@ describe('a server', () => {
     expect(wire.aborted).toBe('timeout')
   })
 
-  it('cuts what is open when the peer ends the connection', () => {
-    const { send, log, feed } = begin()
-    send(frame(1, 4, 1, POST), frame(0, 0, 1, Buffer.from('half')))
-    feed.ended()
-    expect(log.lines.slice(1)).toEqual(['data 0 half', 'close 0 closed'])
+  it('waits for the preface and for the rest of a head for a bounded time', () => {
+    for (const beginning of [Buffer.from('PRI * HTTP'), Buffer.concat([HELLO, frame(1, 1, 1, GET.subarray(0, 3))])]) {
+      const clock = new ManualClock()
+      const wire = new Wire()
+      const feed = http2Server(new Log(), { clock, headTimeoutMs: 5_000 }).adopt(wire, INFO)
+      feed.receive(beginning, 0, beginning.length)
+      clock.advance(4_900)
+      expect(wire.goaway).toBe(-1)
+      // Another crumb does not begin the time anew.
+      const crumb = beginning.length < 24 ? Buffer.from('/') : frame(9, 0, 1, GET.subarray(3, 4))
+      feed.receive(crumb, 0, crumb.length)
+      clock.advance(200)
+      expect(wire.goaway).toBe(11)
+      expect(wire.ended).toBe(true)
+    }
+  })
+
+  it('lets an idle connection be, once its head is whole', () => {
+    const clock = new ManualClock()
+    const { wire, send } = begin({ clock, headTimeoutMs: 5_000 })
+    send(frame(1, 1, 1, GET.subarray(0, 3)), frame(9, 4, 1, GET.subarray(3)))
+    clock.advance(1_000_000)
+    expect(wire.goaway).toBe(-1)
+  })
+
+  it('takes larger frames from a connection that carried much, not before', () => {
+    const settingsOf = (wire: Wire) => wire.frames.filter(({ type, flags }) => type === 4 && flags === 0)
+    const options = { maxFrameSize: 65_536, connectionWindow: 131_072 }
+    const early = begin(options)
+    early.send(frame(1, 4, 1, POST), frame(0, 0, 1, Buffer.alloc(16_385)))
+    expect(early.wire.goaway).toBe(6)
+    const { wire, send, log } = begin(options)
+    send(frame(1, 4, 1, POST))
+    for (let i = 0; i < 3; i++) send(frame(0, 0, 1, Buffer.alloc(16_384)))
+    expect(settingsOf(wire)).toHaveLength(2)
+    expect([...(settingsOf(wire)[1]?.payload ?? [])]).toEqual([0, 5, 0, 1, 0, 0])
+    send(frame(0, 1, 1, Buffer.alloc(65_536, 'y')))
+    expect(wire.goaway).toBe(-1)
+    expect(log.lines.at(-1)).toBe('close 0 clean')
   })
 })

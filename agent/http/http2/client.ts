@@ -86,7 +86,7 @@ class ClientStream extends Http2Stream implements ClientExchange {
 class Http2Client extends Session implements Http2ClientSession {
   readonly isServer = false
   readonly #events: SessionEvents
-  #next = 1
+  #next: number
   #availableDue = false
   #drainingTold = false
   #exhausted = false
@@ -94,6 +94,7 @@ class Http2Client extends Session implements Http2ClientSession {
   constructor(connection: Connection, options: ResolvedOptions, events: SessionEvents) {
     super(connection, options, false)
     this.#events = events
+    this.#next = options.firstStream
   }
 
   get extendedConnect(): boolean {
@@ -128,7 +129,7 @@ class Http2Client extends Session implements Http2ClientSession {
     if (head.protocol !== '') pseudo.push(':protocol', head.protocol)
     this.writer.headers(id, pseudo, head.headers, end)
     this.#next += 2
-    const stream = new ClientStream(this, id, head.method, events, id > 1)
+    const stream = new ClientStream(this, id, head.method, events, id > this.options.firstStream)
     stream.slot = slot
     this.streams.set(id, stream)
     if (end) stream.ended()

@@ -16,7 +16,7 @@ export interface Http2Options {
   readonly connectionWindow?: number
   /** Bytes received but held back because their streams are paused; above it the connection's window is no longer refilled. Default 64 MiB. */
   readonly maxHeld?: number
-  /** Largest frame accepted, 16 384 … 16 777 215. Default 1 MiB. */
+  /** Largest frame accepted once the connection has carried a quarter of its window, 16 384 … 16 777 215; until then 16 384. Default 1 MiB. */
   readonly maxFrameSize?: number
   /** Largest header list accepted, bytes as RFC 9113 §6.5.2 counts. Default 64 KiB for a server, 16 KiB for a client. */
   readonly maxHeaderList?: number
@@ -28,7 +28,11 @@ export interface Http2Options {
   readonly keepaliveMs?: number
   /** Cuts the connection when nothing at all was received for this long after such a PING. Default 20 000. */
   readonly keepaliveTimeoutMs?: number
-  /** Streams the peer may cancel in a burst before it is told to calm down; completed streams and time refill it. Default 2 000. */
+  /** The peer's first SETTINGS, and each header block once it has begun, must be whole in this time. Default 30 000. */
+  readonly headTimeoutMs?: number
+  /** Client: the id of the first stream, odd. Default 1; tests begin near the last one. */
+  readonly firstStream?: number
+  /** Streams the peer may cancel soon after opening them, in a burst before it is told to calm down; completed streams and time refill it. Default 2 000. */
   readonly resetBurst?: number
   readonly clock?: Clock
 }
@@ -93,6 +97,8 @@ export interface ResolvedOptions {
   readonly extendedConnect: boolean
   readonly keepaliveMs: number
   readonly keepaliveTimeoutMs: number
+  readonly headTimeoutMs: number
+  readonly firstStream: number
   readonly resetBurst: number
   readonly clock: Clock
 }
@@ -111,6 +117,8 @@ export function resolveOptions(options: Http2Options, server: boolean): Resolved
     extendedConnect: options.extendedConnect ?? false,
     keepaliveMs: options.keepaliveMs ?? 0,
     keepaliveTimeoutMs: options.keepaliveTimeoutMs ?? 20_000,
+    headTimeoutMs: options.headTimeoutMs ?? 30_000,
+    firstStream: options.firstStream ?? 1,
     resetBurst: options.resetBurst ?? 2_000,
     clock: options.clock ?? systemClock,
   }

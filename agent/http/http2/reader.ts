@@ -45,7 +45,8 @@ export interface FrameSink {
 
 export class FrameReader {
   readonly #sink: FrameSink
-  readonly #maxFrameSize: number
+  /** Largest frame taken, as the peer was told or will be told in this turn; never lowered. */
+  maxFrameSize: number
   readonly #maxBlock: number
   /** Bytes of the client's preface still to come. */
   #preface: number
@@ -73,9 +74,14 @@ export class FrameReader {
 
   constructor(sink: FrameSink, server: boolean, maxFrameSize: number, maxBlock: number) {
     this.#sink = sink
-    this.#maxFrameSize = maxFrameSize
+    this.maxFrameSize = maxFrameSize
     this.#maxBlock = maxBlock
     this.#preface = server ? PREFACE.length : 0
+  }
+
+  /** The peer owes its preface and first SETTINGS, or the rest of a header block. */
+  get incomplete(): boolean {
+    return !this.#settled || this.#blockId !== 0 || (this.#inFrame && this.#type === HEADERS)
   }
 
   /** Takes arena[at, end). Throws Http2ConnectionError. */
@@ -131,7 +137,7 @@ export class FrameReader {
       if (type !== SETTINGS || (flags & 1) !== 0) fail(PROTOCOL_ERROR, 'The first frame was not SETTINGS')
       this.#settled = true
     }
-    if (length > this.#maxFrameSize) fail(FRAME_SIZE_ERROR, `A frame of ${length} bytes is larger than was allowed`)
+    if (length > this.maxFrameSize) fail(FRAME_SIZE_ERROR, `A frame of ${length} bytes is larger than was allowed`)
     if (this.#blockId !== 0 && (type !== CONTINUATION || id !== this.#blockId)) {
       fail(PROTOCOL_ERROR, 'A header block was interrupted by another frame')
     }

@@ -28,6 +28,7 @@ import {
   PING,
   PRIORITY,
   PROTOCOL_ERROR,
+  REFUSED_STREAM,
   RST_STREAM,
   SETTINGS,
   SETTINGS_ENABLE_CONNECT_PROTOCOL,
@@ -55,6 +56,13 @@ const MOST_DATA = 262_144
 /** After our last frame the peer gets this long to read it before the connection is cut. */
 const LINGER_MS = 1_000
 const RECENT = 256
+/**
+ * A stream the peer cancels after this long was work and no rapid reset: the limit on open streams bounds how many there
+ * can be (at 200 streams, 2 000 a second). So a proxy whose clients give up may go on.
+ */
+const LIVED_MS = 100
+/** DATA that the peer's window cut shorter than this earns nothing: it is how a peer makes many frames of few bytes. */
+const DRIBBLE = 1_024
 const DRAIN_PING: Uint8Array = Buffer.from('ambitend', 'latin1')
 const KEEPALIVE_PING: Uint8Array = Buffer.from('ambitkee', 'latin1')
 
@@ -102,6 +110,12 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
   #recentNext = 0
   #dataStream: Http2Stream | undefined
   #emptyData = 0
+  /** The peer has taken our settings: from here it knows the limits. */
+  #acknowledged = false
+  /** When the bytes at hand arrived, monotonic milliseconds; kept by servers only. */
+  arrived = 0
+  /** Runs while the peer owes its first SETTINGS or the rest of a header block. */
+  #headTimer: Timer | undefined
   #overdrawn = false
   #flushing = false
   #failure: Error | undefined
@@ -110,6 +124,8 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
   protected goawayReceived = false
   /** Streams above this one are not served any more. */
   protected lastServed = MAX_STREAM_ID
+  /** The last GOAWAY of a drain was sent: once the last stream is gone, so is the connection. */
+  #drained = false
   #heard = false
   #quietMs = 0
   #keepalive: Timer | undefined
@@ -125,7 +141,7 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
     this.writer = new FrameWriter(connection)
     // A block is at most twice as large as its list: an encoder that expands more than that is not honest.
     const maxBlock = Math.max(32_768, options.maxHeaderList * 2)
-    this.#reader = new FrameReader(this, server, options.maxFrameSize, maxBlock)
+    this.#reader = new FrameReader(this, server, MIN_MAX_FRAME, maxBlock)
     this.#decoder = new HpackDecoder(4096, options.maxHeaderList)
     this.#receiveWindow = Math.max(DEFAULT_WINDOW, options.connectionWindow)
     const clock = options.clock
@@ -165,8 +181,6 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
       ...(this.isServer ? [SETTINGS_MAX_CONCURRENT_STREAMS, options.maxStreams] : [SETTINGS_ENABLE_PUSH, 0]),
       SETTINGS_INITIAL_WINDOW_SIZE,
       options.initialWindow,
-      SETTINGS_MAX_FRAME_SIZE,
-      options.maxFrameSize,
       SETTINGS_MAX_HEADER_LIST_SIZE,
       options.maxHeaderList,
       ...(this.isServer && options.extendedConnect ? [SETTINGS_ENABLE_CONNECT_PROTOCOL, 1] : []),
@@ -175,6 +189,22 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
       this.writer.windowUpdate(0, options.connectionWindow - DEFAULT_WINDOW)
     }
     if (options.keepaliveMs > 0) this.#armKeepalive()
+    this.#watchHead()
+  }
+
+  /** A peer that begins a head and does not end it (or never begins) holds memory for a bounded time only. */
+  #watchHead(): void {
+    if (!this.#reader.incomplete) {
+      if (this.#headTimer === undefined) return
+      this.#headTimer.cancel()
+      this.#headTimer = undefined
+      return
+    }
+    this.#headTimer ??= this.options.clock.after(
+      this.options.headTimeoutMs,
+      () => this.fail(ENHANCE_YOUR_CALM, 'The peer did not complete a head in time'),
+      true,
+    )
   }
 
   // Bytes in
@@ -183,9 +213,11 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
     this.#heard = true
     if (this.#state !== 'open') return
     this.#receiving = true
+    if (this.isServer) this.arrived = this.options.clock.monotonic()
     try {
       this.#reader.read(arena, start, end)
       this.#refill()
+      if (this.#headTimer !== undefined || this.#reader.incomplete) this.#watchHead()
     } catch (error) {
       this.#broken(error)
     } finally {
@@ -210,7 +242,7 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
       if (length > 0) {
         this.#emptyData = 0
         this.#small.give(1)
-      } else if ((flags & END_STREAM) === 0 && ++this.#emptyData > 100) {
+      } else if ((flags & END_STREAM) === 0 && (++this.#emptyData > 100 || !this.#small.take())) {
         throw new Http2ConnectionError(ENHANCE_YOUR_CALM, 'Too many empty DATA frames')
       }
     } else if (type !== HEADERS && !this.#small.take()) {
@@ -249,8 +281,11 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
 
   #takeReset(id: number, code: number): void {
     const stream = this.streams.get(id)
-    if (stream !== undefined) stream.takeReset(code)
-    else if (this.isIdle(id)) throw new Http2ConnectionError(PROTOCOL_ERROR, 'RST_STREAM on a stream that never was')
+    if (stream !== undefined) {
+      const lived = this.arrived - stream.opened >= LIVED_MS
+      stream.takeReset(code)
+      if (lived) return
+    } else if (this.isIdle(id)) throw new Http2ConnectionError(PROTOCOL_ERROR, 'RST_STREAM on a stream that never was')
     this.#spendReset()
   }
 
@@ -262,7 +297,10 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
   }
 
   #takeSettings(flags: number, bytes: Uint8Array, start: number, end: number): void {
-    if ((flags & ACK) !== 0) return
+    if ((flags & ACK) !== 0) {
+      this.#acknowledged = true
+      return
+    }
     if (!this.#settings.take()) throw new Http2ConnectionError(ENHANCE_YOUR_CALM, 'Too many SETTINGS')
     for (let at = start; at < end; at += 6) {
       const id = ((bytes[at] as number) << 8) | (bytes[at + 1] as number)
@@ -388,6 +426,10 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
     this.writer.windowUpdate(0, this.#consumed)
     this.#receiveWindow += this.#consumed
     this.#consumed = 0
+    if (this.#reader.maxFrameSize >= this.options.maxFrameSize) return
+    // A connection that carries much gets larger frames; one that does not has no business sending any (§4.2).
+    this.#reader.maxFrameSize = this.options.maxFrameSize
+    this.writer.settings([SETTINGS_MAX_FRAME_SIZE, this.options.maxFrameSize])
   }
 
   hold(bytes: number): void {
@@ -443,7 +485,7 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
       stream.sendWindow -= take
       this.#sendWindow -= take
       this.writer.data(stream.id, bytes, at, at + take, false)
-      this.#small.give(2)
+      if (take === end - at || take >= DRIBBLE) this.#small.give(2)
       at += take
     }
     return at - start
@@ -541,7 +583,8 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
   protected refuse(id: number, code: number): void {
     this.remember(-id)
     this.writer.reset(id, code)
-    if (code === PROTOCOL_ERROR) this.#spendReset()
+    // REFUSED_STREAM is nobody's fault until the peer knows how many streams it may have.
+    if (code === PROTOCOL_ERROR || (code === REFUSED_STREAM && this.#acknowledged)) this.#spendReset()
   }
 
   /** Remembers why the session will end, for its close. */
@@ -562,12 +605,14 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
     } else {
       this.writer.goaway(0, NO_ERROR, '')
       this.lastServed = 0
+      this.#drained = true
       this.#maybeEnd()
     }
   }
 
   #finishDrain(): void {
-    if (!this.goawaySent || this.lastServed !== MAX_STREAM_ID) return
+    if (!this.goawaySent || this.#drained) return
+    this.#drained = true
     this.lastServed = this.lastPeerStream
     this.writer.goaway(this.lastPeerStream, NO_ERROR, '')
     this.#maybeEnd()
@@ -576,8 +621,7 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
   /** Ends the connection when it was drained, by either side, and the last stream is gone. */
   #maybeEnd(): void {
     if (this.#state !== 'open' || this.streams.size > 0) return
-    const drained = this.goawaySent && this.lastServed !== MAX_STREAM_ID
-    if (drained || this.goawayReceived) this.#end()
+    if (this.#drained || this.goawayReceived) this.#end()
   }
 
   close(): void {
@@ -603,6 +647,7 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
   #end(): void {
     this.#state = 'ending'
     this.#keepalive?.cancel()
+    this.#headTimer?.cancel()
     this.connection.end()
     this.#linger ??= this.options.clock.after(LINGER_MS, () => this.connection.abort('cancel'), true)
   }
@@ -627,6 +672,7 @@ export abstract class Session implements FrameSink, Http2Session, Http2Feed {
     if (was === 'closed') return
     this.#state = 'closed'
     this.#keepalive?.cancel()
+    this.#headTimer?.cancel()
     this.#linger?.cancel()
     const why = error === undefined ? '' : `: ${messageOf(error)}`
     this.#cutAll(new ExchangeError('closed', true, `The connection was lost${why}`))

@@ -29,6 +29,8 @@ export abstract class Http2Stream implements Exchange {
   readonly minor = 0
   readonly id: number
   readonly session: Session
+  /** When it was opened, monotonic milliseconds; at a server only. */
+  readonly opened: number
   /** Bytes the peer lets this stream send; negative after the peer lowered its setting. */
   sendWindow: number
   /** Bytes the peer may still send. */
@@ -61,6 +63,7 @@ export abstract class Http2Stream implements Exchange {
   constructor(session: Session, id: number) {
     this.session = session
     this.id = id
+    this.opened = session.arrived
     this.sendWindow = session.peerStreamWindow
     this.#receiveWindow = session.options.initialWindow
     this.#windowTarget = session.options.initialWindow
@@ -219,11 +222,11 @@ export abstract class Http2Stream implements Exchange {
 
   /** The peer's END_STREAM. */
   takeEnd(trailers: Headers): void {
-    this.#remoteEnd = true
     if (this.contentLeft > 0 && !this.tunnel) {
       this.fail(PROTOCOL_ERROR, 'protocol', 'The peer sent less than its content-length')
       return
     }
+    this.#remoteEnd = true
     this.#heldTrailers = trailers
     if (this.#localEnd) this.session.remove(this)
     if (!this.#paused && (this.#heldQueue === undefined || this.#heldQueue.length === 0)) this.#deliverEnd()

@@ -16,6 +16,7 @@ import {
   tunnelServer,
   type OnTunnel,
 } from './index.ts'
+import { frame, HELLO, INFO, POST, Wire } from './testing.ts'
 
 class Waiter implements SessionEvents {
   readonly available: Promise<ClientSession>
@@ -137,6 +138,25 @@ describe('a tunnel', () => {
     expect(tunnel.fd).toBe(-1)
     expect(() => tunnel.detach()).toThrowError(expect.objectContaining({ code: 'IO_NOT_DETACHABLE' }) as Error)
     await dispose()
+  })
+
+  it('is not what other requests are: they are answered with a text, and their body is dropped within a bound', () => {
+    const wire = new Wire()
+    const feed = http2Server(tunnelServer((exchange) => refuseTunnel(exchange, 400))).adopt(wire, INFO)
+    const send = (...frames: Buffer[]) => feed.receive(Buffer.concat(frames), 0, Buffer.concat(frames).length)
+    send(HELLO, frame(1, 4, 1, POST), frame(0, 0, 1, Buffer.alloc(16_384)))
+    const answer = wire.frames.filter(({ id }) => id === 1)
+    expect(answer.map(({ type, flags }) => [type, flags])).toEqual([
+      [1, 4],
+      [0, 0],
+      [0, 1],
+    ])
+    expect(answer[1]?.payload.toString()).toContain('HBONE')
+    // A client that ends its request has had a whole exchange; one that never does is told to stop (RFC 9113 §8.1).
+    send(frame(0, 1, 1), frame(1, 4, 3, POST))
+    for (let i = 0; i < 5; i++) send(frame(0, 0, 3, Buffer.alloc(16_384)))
+    expect(wire.frames.filter(({ type }) => type === 3).map(({ id, payload }) => [id, payload[3]])).toEqual([[3, 0]])
+    expect(feed.session.active).toBe(0)
   })
 
   it('that is stuck does not stop another of the same connection', async () => {

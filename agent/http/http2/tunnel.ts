@@ -171,6 +171,18 @@ interface Undecided {
   onGone?: (error: ExchangeError | undefined) => void
 }
 
+/** Most body bytes of a refused ordinary request that are read and dropped before its stream is cut. */
+const MOST_DROPPED = 65_536
+const NOT_A_TUNNEL: Uint8Array = Buffer.from(
+  'This port speaks HBONE only: CONNECT, to an address with a port.\n',
+  'latin1',
+)
+
+/** The slot of a request that is no CONNECT: its body is read and dropped, whatever the answer. */
+class Ordinary {
+  left = MOST_DROPPED
+}
+
 class TunnelServerEvents implements ServerEvents {
   readonly #onTunnel: OnTunnel
 
@@ -179,14 +191,20 @@ class TunnelServerEvents implements ServerEvents {
   }
 
   onRequest(exchange: ServerExchange, head: RequestHead, end: boolean): void {
-    exchange.slot = { end } satisfies Undecided
-    // No byte is taken before the verdict; the window bounds what may wait.
-    exchange.pause()
+    if (head.method === 'CONNECT') {
+      exchange.slot = { end } satisfies Undecided
+      // No byte is taken before the verdict; the window bounds what may wait.
+      exchange.pause()
+    } else exchange.slot = new Ordinary()
     this.#onTunnel(exchange, head, end)
   }
 
   onData(exchange: ServerExchange, arena: Uint8Array, start: number, end: number): void {
     if (exchange.slot instanceof Tunnel) EVENTS.onData(exchange, arena, start, end)
+    else if (exchange.slot instanceof Ordinary) {
+      exchange.slot.left -= end - start
+      if (exchange.slot.left < 0) exchange.reset('cancel')
+    }
   }
 
   onEnd(exchange: ServerExchange): void {
@@ -199,7 +217,7 @@ class TunnelServerEvents implements ServerEvents {
 
   onClose(exchange: ServerExchange, error: ExchangeError | undefined): void {
     if (exchange.slot instanceof Tunnel) EVENTS.onClose(exchange, error)
-    else (exchange.slot as Undecided).onGone?.(error)
+    else if (!(exchange.slot instanceof Ordinary)) (exchange.slot as Undecided).onGone?.(error)
   }
 }
 
@@ -210,7 +228,8 @@ export function tunnelServer(onTunnel: OnTunnel): ServerEvents {
 
 /** Has `task` called if the exchange goes away while its tunnel has been neither accepted nor refused. */
 export function onUndecidedClose(exchange: ServerExchange, task: (error: ExchangeError | undefined) => void): void {
-  if (!(exchange.slot instanceof Tunnel)) (exchange.slot as Undecided).onGone = task
+  if (exchange.slot instanceof Tunnel || exchange.slot instanceof Ordinary) return
+  ;(exchange.slot as Undecided).onGone = task
 }
 
 /**
@@ -236,8 +255,18 @@ export function acceptTunnel(
   return tunnel
 }
 
-/** Answers a request of `tunnelServer` with a refusal, without a body, and lets go of what the client still sends. */
+/**
+ * Answers a request of `tunnelServer` with a refusal. A CONNECT gets no body, and what the client still sends is let go;
+ * any other request a text that says what the port is for, and may finish its own body within a bound (RFC 9113 §8.1).
+ */
 export function refuseTunnel(exchange: ServerExchange, status: number, headers: Headers = []): void {
+  if (exchange.slot instanceof Ordinary) {
+    const length = String(NOT_A_TUNNEL.length)
+    exchange.respond({ status, headers: ['content-type', 'text/plain', 'content-length', length, ...headers] }, false)
+    exchange.write(NOT_A_TUNNEL)
+    exchange.end()
+    return
+  }
   exchange.respond({ status, headers }, true)
   exchange.reset('cancel')
 }

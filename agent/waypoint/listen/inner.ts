@@ -71,6 +71,12 @@ export function detect(bytes: Uint8Array): 'http1' | 'http2' | 'opaque' | 'more'
   return next > 0x20 && next < 0x7f ? 'http1' : 'opaque'
 }
 
+/** Whether a first line is there and names no version of HTTP/1: then a port that is declared HTTP/2 answers in HTTP/2. */
+function isNotHttp1(bytes: Buffer): boolean {
+  const line = bytes.indexOf('\n')
+  return line >= 0 && !bytes.subarray(0, line).includes(' HTTP/1.')
+}
+
 function declared(downstream: Downstream): AppProtocol {
   const { service, workload, port } = downstream
   if (service) return service.ports.find((candidate) => candidate.port === port)?.protocol ?? 'unknown'
@@ -125,8 +131,10 @@ export function innerServer(options: InnerOptions): InnerServer {
       let kind = detect(bytes)
       if (kind === 'more' && inner.heldBytes < DETECTION_BYTES) return
       if (kind === 'more') kind = 'opaque'
-      // A port that is declared HTTP is never opaque: what is not HTTP there gets its 400 from the codec.
-      if (kind === 'opaque' && inner.protocol !== 'unknown') kind = 'http1'
+      const { protocol } = inner
+      // A port that is declared HTTP is never opaque: what is not HTTP there gets its 400, or its GOAWAY, from the codec.
+      if (kind === 'opaque' && protocol !== 'unknown') kind = 'http1'
+      if (kind === 'http1' && (protocol === 'http2' || protocol === 'grpc') && isNotHttp1(bytes)) kind = 'http2'
       giveOver(connection, inner, kind)
     },
     onDrain(connection) {

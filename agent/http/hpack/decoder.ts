@@ -21,6 +21,46 @@ const ENTRY_OVERHEAD = 32
 const BAD_NAME = 1
 const BAD_VALUE = 2
 
+/** Longest encoded string that is kept, and how many: what messages repeat is short. */
+const KEPT_BYTES = 32
+const KEPT = 1_024
+
+/**
+ * Strings that were decoded before, by their bytes as sent: most of what is not in a table repeats all the same (names,
+ * paths, lengths, dates), and is then neither decoded nor made again. Direct-mapped, one for all connections, 50 KB.
+ */
+class StringCache {
+  readonly #bytes = new Uint8Array(KEPT * KEPT_BYTES)
+  /** Length as sent; 128 more for Huffman. 0 is free: empty strings are not kept. */
+  readonly #lengths = new Uint8Array(KEPT)
+  readonly #strings: string[] = Array.from({ length: KEPT }, () => '')
+  #slot = 0
+
+  /** bytes[from, to), at most KEPT_BYTES, if they were kept; else `keep` may follow. */
+  find(bytes: Uint8Array, from: number, to: number, huffman: boolean): string | undefined {
+    let hash = to - from
+    for (let i = from; i < to; i++) hash = (Math.imul(hash, 31) + (bytes[i] as number)) | 0
+    const slot = (hash ^ (hash >>> 10) ^ (hash >>> 20)) & (KEPT - 1)
+    this.#slot = slot
+    if (this.#lengths[slot] !== to - from + (huffman ? 128 : 0)) return undefined
+    const kept = this.#bytes
+    for (let i = from, at = slot * KEPT_BYTES; i < to; i++, at++) if (kept[at] !== bytes[i]) return undefined
+    return this.#strings[slot]
+  }
+
+  /** After a `find` that found nothing. */
+  keep(bytes: Uint8Array, from: number, to: number, huffman: boolean, text: string): void {
+    const slot = this.#slot
+    this.#lengths[slot] = to - from + (huffman ? 128 : 0)
+    this.#strings[slot] = text
+    for (let i = from, at = slot * KEPT_BYTES; i < to; i++, at++) this.#bytes[at] = bytes[i] as number
+  }
+}
+
+/** Only strings without a fault are kept, and what may stand in a name and in a value differs. */
+const NAMES = new StringCache()
+const VALUES = new StringCache()
+
 export class HpackDecoder {
   /** Largest table the peer may ask for: our SETTINGS_HEADER_TABLE_SIZE. */
   readonly #limit: number
@@ -62,7 +102,7 @@ export class HpackDecoder {
   decode(bytes: Uint8Array, start: number, end: number, out: HeaderBlock): void {
     if (this.#source !== bytes) {
       this.#source = bytes
-      this.#view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+      this.#view = bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     }
     const headers: string[] = []
     out.headers = headers
@@ -103,14 +143,16 @@ export class HpackDecoder {
         const indexing = byte >= 0x40
         const index = this.#integer(bytes, end, indexing ? 6 : 4)
         this.#fault = 0
-        if (index === 0) name = this.#string(bytes, end, true)
+        // What the peer calls secret is not kept where others' strings are.
+        const secret = byte >= 0x10 && byte < 0x20
+        if (index === 0) name = this.#string(bytes, end, true, false)
         else if (index <= STATIC_COUNT) name = STATIC_TABLE[index * 2 - 2] as string
         else {
           const slot = this.#slot(index)
           name = this.#names[slot] as string
           this.#fault = (this.#faults[slot] as number) & BAD_NAME
         }
-        value = this.#string(bytes, end, false)
+        value = this.#string(bytes, end, false, secret)
         fault = this.#fault
         if (indexing) this.#insert(name, value, fault)
       }
@@ -143,13 +185,20 @@ export class HpackDecoder {
   }
 
   /** A string literal, §5.2; records in #fault what is wrong with its characters. */
-  #string(bytes: Uint8Array, end: number, isName: boolean): string {
+  #string(bytes: Uint8Array, end: number, isName: boolean, secret: boolean): string {
     if (this.#at >= end) throw new HpackError('A string is cut off.')
     const huffman = (bytes[this.#at] as number) >= 0x80
     let length = this.#integer(bytes, end, 7)
     let from = this.#at
     if (length > end - from) throw new HpackError('A string is longer than its block.')
     this.#at = from + length
+    const sent = from
+    const sentTo = from + length
+    const cache = secret || length > KEPT_BYTES || length === 0 ? undefined : isName ? NAMES : VALUES
+    if (cache !== undefined) {
+      const kept = cache.find(bytes, sent, sentTo, huffman)
+      if (kept !== undefined) return kept
+    }
     let source: Uint8Array = bytes
     let view = this.#view
     if (huffman) {
@@ -167,18 +216,22 @@ export class HpackDecoder {
       return ''
     }
     const to = from + length
+    let fault = 0
     if (isName) {
       let i = from
       // A colon may only lead a pseudo-header field; which of those exist is judged with the whole list.
       if (source[i] === 0x3a && length > 1) i++
-      for (; i < to; i++) if (NAME_CHARACTER[source[i] as number] === 0) this.#fault |= BAD_NAME
+      for (; i < to; i++) if (NAME_CHARACTER[source[i] as number] === 0) fault = BAD_NAME
     } else {
-      for (let i = from; i < to; i++) if (VALUE_CHARACTER[source[i] as number] === 0) this.#fault |= BAD_VALUE
+      for (let i = from; i < to; i++) if (VALUE_CHARACTER[source[i] as number] === 0) fault = BAD_VALUE
       const first = source[from] as number
       const last = source[to - 1] as number
-      if (first === 0x20 || first === 9 || last === 0x20 || last === 9) this.#fault |= BAD_VALUE
+      if (first === 0x20 || first === 9 || last === 0x20 || last === 9) fault = BAD_VALUE
     }
-    return view.toString('latin1', from, to)
+    const text = view.toString('latin1', from, to)
+    if (fault !== 0) this.#fault |= fault
+    else if (cache !== undefined) cache.keep(bytes, sent, sentTo, huffman, text)
+    return text
   }
 
   #slot(index: number): number {

@@ -6,6 +6,12 @@ import { huffmanEncode, huffmanLength } from './huffman.ts'
 import { STATIC_COUNT, STATIC_TABLE } from './static-table.ts'
 
 const ENTRY_OVERHEAD = 32
+/** New values of one name in a row, none used again, after which the name counts as one whose values do not repeat. */
+const MOST_FRESH = 16
+/** Entries of one name that a value is compared with: comparing beats hashing, since most values are new strings. */
+const MOST_COMPARED = 8
+/** Names an encoder keeps a state for; beyond, it forgets them all and learns anew. */
+const MOST_NAMES = 512
 /** Longer values are not worth their room in a table of 4 KiB. */
 const MAX_INDEXED_VALUE = 512
 
@@ -13,11 +19,12 @@ const MAX_INDEXED_VALUE = 512
 interface NameFacts {
   /** First index in the static table, 0 for none. */
   readonly index: number
-  readonly values: ReadonlyMap<string, number> | undefined
+  /** Values of the static table: value, index, value, index … */
+  readonly values: readonly (string | number)[]
   readonly indexing: 'yes' | 'no' | 'never'
 }
 
-/** Different in nearly every message: indexing them would only push out what repeats. */
+/** Different in nearly every message: only a value that comes twice in a row is indexed. */
 const VOLATILE = [
   ':path',
   'age',
@@ -46,25 +53,46 @@ for (let i = 0; i < STATIC_COUNT; i++) {
   const name = STATIC_TABLE[i * 2] as string
   const value = STATIC_TABLE[i * 2 + 1] as string
   const known = NAMES.get(name)
-  const values = new Map(known?.values)
-  if (value !== '') values.set(value, i + 1)
-  NAMES.set(name, { index: known?.index ?? i + 1, values: values.size > 0 ? values : undefined, indexing: 'yes' })
+  const values = [...(known?.values ?? []), ...(value === '' ? [] : [value, i + 1])]
+  NAMES.set(name, { index: known?.index ?? i + 1, values, indexing: 'yes' })
 }
-for (const name of VOLATILE) NAMES.set(name, { index: 0, values: undefined, ...NAMES.get(name), indexing: 'no' })
-for (const name of SECRET) NAMES.set(name, { index: 0, values: undefined, ...NAMES.get(name), indexing: 'never' })
+for (const name of VOLATILE) NAMES.set(name, { index: 0, values: [], ...NAMES.get(name), indexing: 'no' })
+for (const name of SECRET) NAMES.set(name, { index: 0, values: [], ...NAMES.get(name), indexing: 'never' })
 
-const UNKNOWN: NameFacts = { index: 0, values: undefined, indexing: 'yes' }
+const UNKNOWN: NameFacts = { index: 0, values: [], indexing: 'yes' }
+const NOWHERE = -1_000
+
+/** What one encoder knows of one name. Entry numbers count insertions; one is gone once it is below the oldest. */
+class NameState {
+  readonly facts: NameFacts
+  /** The newest entries with this name, as many as are compared, in a ring; what is older is not found again. */
+  readonly recent: number[] = []
+  next = 0
+  /** The value sent last, and where it stands: an entry's number, minus a static index, or NOWHERE. */
+  last: string | undefined = undefined
+  lastPlace = NOWHERE
+  /** The newest entry with this name, −1 for none. */
+  newest = -1
+  /** Values inserted since one was used again. */
+  fresh = 0
+
+  constructor(facts: NameFacts) {
+    this.facts = facts
+  }
+}
 
 export class HpackEncoder {
   #capacity: number
   readonly #own: number
   #size = 0
-  /** Entries by absolute number: #first … #first + #names.length − 1, oldest first; the head of the arrays is cut now and then. */
+  /** The dynamic table, oldest entry first; the head of the arrays is cut now and then. */
   #names: string[] = []
   #values: string[] = []
   #head = 0
+  /** Number of the next entry, and of the oldest that is still there. */
   #inserted = 0
-  readonly #index = new Map<string, Map<string, number>>()
+  #oldest = 0
+  readonly #states = new Map<string, NameState>()
   /** Smallest table size since the last block, and whether the peer must be told. */
   #smallest: number
   #announce = false
@@ -112,35 +140,65 @@ export class HpackEncoder {
 
   /** Throws HTTP_HEADER_INVALID for characters that cannot be sent; the block is then lost, the connection is not. */
   field(name: string, value: string): void {
-    const facts = NAMES.get(name) ?? UNKNOWN
-    const known = facts.values?.get(value)
-    if (known !== undefined) {
-      this.#integer(0x80, 7, known)
-      return
-    }
-    let index = facts.index
-    const byValue = this.#index.get(name)
-    if (byValue !== undefined) {
-      const exact = byValue.get(value)
-      if (exact !== undefined) {
-        this.#integer(0x80, 7, STATIC_COUNT + this.#inserted - exact)
+    const state = this.#states.get(name) ?? this.#learn(name)
+    const repeated = state.last === value
+    if (repeated) {
+      const place = state.lastPlace
+      if (place >= this.#oldest) {
+        state.fresh = 0
+        this.#integer(0x80, 7, STATIC_COUNT + this.#inserted - place)
+        return
+      }
+      if (place < 0 && place !== NOWHERE) {
+        this.#integer(0x80, 7, -place)
         return
       }
     }
+    const { facts } = state
+    const { values } = facts
+    for (let i = 0; i < values.length; i += 2) {
+      if (values[i] !== value) continue
+      const known = values[i + 1] as number
+      state.last = value
+      state.lastPlace = -known
+      this.#integer(0x80, 7, known)
+      return
+    }
+    const { recent } = state
+    for (let i = 0; i < recent.length; i++) {
+      const exact = recent[i] as number
+      if (exact < this.#oldest || this.#values[this.#head + exact - this.#oldest] !== value) continue
+      state.last = value
+      state.lastPlace = exact
+      state.fresh = 0
+      this.#integer(0x80, 7, STATIC_COUNT + this.#inserted - exact)
+      return
+    }
+    let index = facts.index
+    if (index === 0 && state.newest >= this.#oldest) index = STATIC_COUNT + this.#inserted - state.newest
     const size = name.length + value.length + ENTRY_OVERHEAD
-    const insert = facts.indexing === 'yes' && value.length <= MAX_INDEXED_VALUE && size <= this.#capacity
-    if (insert) {
-      if (index === 0 && byValue !== undefined) {
-        for (const number of byValue.values()) {
-          index = STATIC_COUNT + this.#inserted - number
-          break
-        }
-      }
-      this.#integer(0x40, 6, index)
-    } else this.#integer(facts.indexing === 'never' ? 0x10 : 0, 4, index)
+    // What is seen for the first time, what repeats, and one value of each name, so that the name need not be sent again.
+    const worth = index === 0 || repeated || (facts.indexing === 'yes' && state.fresh < MOST_FRESH)
+    const insert = worth && facts.indexing !== 'never' && value.length <= MAX_INDEXED_VALUE && size <= this.#capacity
+    if (insert) this.#integer(0x40, 6, index)
+    else this.#integer(facts.indexing === 'never' ? 0x10 : 0, 4, index)
     if (index === 0) this.#string(name, NAME_CHARACTER, insert)
     this.#string(value, VALUE_CHARACTER, insert)
-    if (insert) this.#insert(name, value, size)
+    state.last = value
+    state.lastPlace = NOWHERE
+    if (!insert) return
+    state.fresh++
+    state.lastPlace = state.newest = this.#inserted
+    recent[state.next] = this.#inserted
+    state.next = (state.next + 1) % MOST_COMPARED
+    this.#insert(name, value, size)
+  }
+
+  #learn(name: string): NameState {
+    if (this.#states.size >= MOST_NAMES) this.#states.clear()
+    const state = new NameState(NAMES.get(name) ?? UNKNOWN)
+    this.#states.set(name, state)
+    return state
   }
 
   /** Room one field may take at most. */
@@ -165,23 +223,24 @@ export class HpackEncoder {
 
   #string(text: string, allowed: Uint8Array, compress: boolean): void {
     const length = text.length
-    let i = allowed === NAME_CHARACTER && length > 1 && text.charCodeAt(0) === 0x3a ? 1 : 0
+    // Huffman costs CPU each time it is done: worth it for what is sent once and then stands in the table.
+    const packed = compress ? huffmanLength(text) : length
+    const out = this.#out
+    if (packed < length) this.#integer(0x80, 7, packed)
+    else this.#integer(0, 7, length)
+    let at = this.#at
+    let i = 0
+    if (allowed === NAME_CHARACTER && length > 1 && text.charCodeAt(0) === 0x3a) {
+      out[at++] = 0x3a
+      i = 1
+    }
+    // Written while they are checked; a code above 255 is not in the table either.
     for (; i < length; i++) {
       const code = text.charCodeAt(i)
-      if (code > 255 || allowed[code] === 0) this.#refuse(text, allowed)
+      if (allowed[code] !== 1) this.#refuse(text, allowed)
+      out[at++] = code
     }
-    // Huffman costs CPU each time it is done: worth it for what is sent once and then stands in the table.
-    if (compress) {
-      const packed = huffmanLength(text)
-      if (packed < length) {
-        this.#integer(0x80, 7, packed)
-        this.#at = huffmanEncode(text, this.#out, this.#at)
-        return
-      }
-    }
-    this.#integer(0, 7, length)
-    let at = this.#at
-    for (i = 0; i < length; i++) this.#out[at++] = text.charCodeAt(i)
+    if (packed < length) at = huffmanEncode(text, out, this.#at)
     this.#at = at
   }
 
@@ -199,9 +258,6 @@ export class HpackEncoder {
 
   #insert(name: string, value: string, size: number): void {
     this.#evict(size)
-    let byValue = this.#index.get(name)
-    if (byValue === undefined) this.#index.set(name, (byValue = new Map()))
-    byValue.set(value, this.#inserted)
     this.#names.push(name)
     this.#values.push(value)
     this.#inserted++
@@ -212,14 +268,9 @@ export class HpackEncoder {
     while (this.#size > 0 && this.#size + room > this.#capacity) {
       const name = this.#names[this.#head] as string
       const value = this.#values[this.#head] as string
-      const number = this.#inserted - (this.#names.length - this.#head)
       this.#head++
+      this.#oldest++
       this.#size -= name.length + value.length + ENTRY_OVERHEAD
-      const byValue = this.#index.get(name)
-      if (byValue?.get(value) === number) {
-        byValue.delete(value)
-        if (byValue.size === 0) this.#index.delete(name)
-      }
     }
     if (this.#head > 256) {
       this.#names = this.#names.slice(this.#head)

@@ -187,6 +187,69 @@ describe('HPACK encoding', () => {
   })
 })
 
+describe('what the encoder learns', () => {
+  const sizes = (lists: string[][]): number[] => {
+    const encoder = new HpackEncoder()
+    const decoder = new HpackDecoder()
+    const block: HeaderBlock = { headers: [], malformed: '', overflow: false }
+    return lists.map((list) => {
+      const bytes = encode(encoder, list)
+      decoder.decode(bytes, 0, bytes.length, block)
+      expect(block.headers).toEqual(list)
+      return bytes.length
+    })
+  }
+
+  it('a value that differs each time is not indexed, but its name is', () => {
+    const lengths = sizes(Array.from({ length: 40 }, (_, i) => ['traceparent', `00-${1_000 + i}-01`]))
+    // The first brings the name into the table; then: name by index, length, ten characters.
+    expect(new Set(lengths.slice(1))).toEqual(new Set([1 + 1 + 1 + 10]))
+  })
+
+  it('a value that comes twice in a row is indexed, whatever its name, unless it is secret', () => {
+    expect(sizes(Array.from({ length: 3 }, () => [':path', '/pkg.Echo/Unary']))[2]).toBe(1)
+    expect(sizes(Array.from({ length: 3 }, () => ['date', 'Wed, 25 Nov 2026 14:31:12 GMT']))[2]).toBe(1)
+    expect(sizes(Array.from({ length: 3 }, () => ['cookie', 'session=secret']))[2]).toBeGreaterThan(14)
+  })
+
+  it('a name whose values never repeat stops pushing out what does', () => {
+    const lists = Array.from({ length: 400 }, (_, i) => ['x-user', `user number ${i} of many`])
+    lists.push(['x-shared', 'v'])
+    const encoder = new HpackEncoder()
+    encode(encoder, ['x-shared', 'v'])
+    for (const list of lists) encode(encoder, list)
+    expect(encode(encoder, ['x-shared', 'v']).length).toBe(1)
+    sizes(lists)
+  })
+
+  it('is bounded: more names than it keeps are sent as well', () => {
+    sizes(Array.from({ length: 1_200 }, (_, i) => [`x-name-${i % 700}`, String(i)]))
+  })
+})
+
+describe('strings that were decoded before', () => {
+  const decode = (hex: string): HeaderBlock => {
+    const block: HeaderBlock = { headers: [], malformed: '', overflow: false }
+    const bytes = Buffer.from(hex.replaceAll(' ', ''), 'hex')
+    new HpackDecoder().decode(bytes, 0, bytes.length, block)
+    return block
+  }
+
+  it('are the same in every connection, and a fault stays a fault', () => {
+    for (let i = 0; i < 3; i++) {
+      expect(decode('00 03 782d61 03 616263').headers).toEqual(['x-a', 'abc'])
+      // The bytes of the value as a name of upper case; the bytes of a name that is no value of its own.
+      expect(decode('00 03 414243 03 414243').malformed).not.toBe('')
+      expect(decode('00 03 782d61 03 414243').malformed).toBe('')
+      expect(decode('00 03 782d61 03 610a63').malformed).not.toBe('')
+      expect(decode('00 03 782d61 02 6120').malformed).not.toBe('')
+      // The same bytes, plain and as a Huffman code.
+      expect(decode('00 03 782d61 02 1c64').malformed).not.toBe('')
+      expect(decode('00 03 782d61 82 1c64').headers).toEqual(['x-a', 'abc'])
+    }
+  })
+})
+
 describe('the Huffman code', () => {
   it('is reversed by the decoder', () => {
     fc.assert(

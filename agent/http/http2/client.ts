@@ -122,12 +122,7 @@ class Http2Client extends Session implements Http2ClientSession {
       })
     }
     const id = this.#next
-    const pseudo = [':method', head.method]
-    if (head.scheme !== '') pseudo.push(':scheme', head.scheme)
-    if (head.authority !== '') pseudo.push(':authority', head.authority)
-    if (head.path !== '') pseudo.push(':path', head.path)
-    if (head.protocol !== '') pseudo.push(':protocol', head.protocol)
-    this.writer.headers(id, pseudo, head.headers, end)
+    this.writer.request(id, head, end)
     this.#next += 2
     const stream = new ClientStream(this, id, head.method, events, id > this.options.firstStream)
     stream.slot = slot

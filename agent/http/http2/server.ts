@@ -17,9 +17,9 @@ import { Session } from './session.ts'
 import { Http2Stream } from './stream.ts'
 import { checkTrailers, parseRequest } from './validate.ts'
 
-const NO_HEADERS: Headers = []
-/** `:status` lists by status, so that a response allocates none. */
-const STATUS: (readonly string[])[] = Array.from({ length: 1000 }, (_, status) => [':status', String(status)])
+const EMPTY_ANSWER: Headers = ['content-length', '0']
+/** `:status` by status, so that a response makes none. */
+const STATUS: readonly string[] = Array.from({ length: 1000 }, (_, status) => String(status))
 
 class ServerStream extends Http2Stream implements ServerExchange {
   readonly #events: ServerEvents
@@ -56,14 +56,14 @@ class ServerStream extends Http2Stream implements ServerExchange {
     if (this.#responded || this.gone) return
     // 101 does not exist in HTTP/2 (RFC 9113 §8.6).
     if (head.status < 100 || head.status > 199 || head.status === 101) throw badStatus(head.status)
-    this.session.writer.headers(this.id, STATUS[head.status] as string[], head.headers, false)
+    this.session.writer.headers(this.id, STATUS[head.status] as string, head.headers, false)
   }
 
   respond(head: ResponseHead, end: boolean): void {
     if (this.#responded || this.gone) return
-    const pseudo = STATUS[head.status]
-    if (pseudo === undefined || head.status < 200) throw badStatus(head.status)
-    this.session.writer.headers(this.id, pseudo, head.headers, end)
+    const status = STATUS[head.status]
+    if (status === undefined || head.status < 200) throw badStatus(head.status)
+    this.session.writer.headers(this.id, status, head.headers, end)
     this.#responded = true
     this.tunnel = this.#connect && head.status < 300
     if (end) this.markLocalEnd()
@@ -149,7 +149,7 @@ class ServerSession extends Session {
 
   /** Answers for a stream that its owner never sees. */
   #answer(id: number, end: boolean, status: string): void {
-    this.writer.headers(id, [':status', status, 'content-length', '0'], NO_HEADERS, true)
+    this.writer.headers(id, status, EMPTY_ANSWER, true)
     if (!end) this.refuse(id, NO_ERROR)
     else this.remember(id)
   }

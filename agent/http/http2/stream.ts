@@ -124,7 +124,7 @@ export abstract class Http2Stream implements Exchange {
   #sendEnd(): void {
     const trailers = this.#trailersToSend
     this.#trailersToSend = undefined
-    if (trailers !== undefined && trailers.length > 0) this.session.writer.headers(this.id, [], trailers, true)
+    if (trailers !== undefined && trailers.length > 0) this.session.writer.headers(this.id, '', trailers, true)
     else this.session.writer.data(this.id, this.session.nothing, 0, 0, true)
     this.markLocalEnd()
   }

@@ -8,14 +8,32 @@ const AUTHORITY = /^[^\s/?#@\\]+$/
 const DIGITS = /^[0-9]{1,15}$/
 
 export interface ParsedRequest {
-  readonly head: RequestHead
+  head: RequestHead
   /** −1: none given. */
-  readonly contentLength: number
+  contentLength: number
   /** Answer 400 rather than reset: well formed as HTTP/2, wrong as HTTP. '' when nothing is wrong. */
-  readonly bad: string
+  bad: string
 }
 
-/** The request of a header list, or why it is malformed. `extended`: `:protocol` is allowed (RFC 8441 §4). */
+export interface ParsedResponse {
+  head: ResponseHead
+  contentLength: number
+}
+
+/** The answers, used again for every message; their heads are new. */
+const request = { contentLength: -1, bad: '' } as ParsedRequest
+const response = { contentLength: -1 } as ParsedResponse
+/** The last authority that was well formed: most requests of a connection repeat it. */
+let goodAuthority = ''
+
+function isAuthority(text: string): boolean {
+  if (text === goodAuthority) return true
+  if (!AUTHORITY.test(text)) return false
+  goodAuthority = text
+  return true
+}
+
+/** The request of a header list, which becomes its head's, or why it is malformed. `extended`: `:protocol` is allowed (RFC 8441 §4). */
 export function parseRequest(fields: Headers, extended: boolean): ParsedRequest | string {
   let method = ''
   let scheme = ''
@@ -35,8 +53,7 @@ export function parseRequest(fields: Headers, extended: boolean): ParsedRequest 
     else return `'${name}' is repeated or unknown`
     if (value === '') return `'${name}' is empty`
   }
-  const headers = fields.slice(at)
-  const rest = checkFields(headers)
+  const rest = checkFields(fields, at)
   if (rest.wrong !== '') return rest.wrong
   if (method === '') return "':method' is missing"
   if (method === 'CONNECT' && protocol === undefined) {
@@ -54,43 +71,47 @@ export function parseRequest(fields: Headers, extended: boolean): ParsedRequest 
       bad = "':authority' and 'host' differ"
     }
   }
-  if (authority !== undefined && !AUTHORITY.test(authority)) bad = 'the authority is not a host with an optional port'
+  if (authority !== undefined && !isAuthority(authority)) bad = 'the authority is not a host with an optional port'
   if (rest.hosts > 1) bad = "'host' is repeated"
-  return {
-    head: { method, scheme, authority: authority ?? '', path, protocol: protocol ?? '', headers },
-    contentLength: rest.contentLength,
-    bad,
-  }
+  request.head = { method, scheme, authority: authority ?? '', path, protocol: protocol ?? '', headers: fields }
+  request.contentLength = rest.contentLength
+  request.bad = bad
+  return request
 }
 
 /** The response of a header list, or why it is malformed. */
-export function parseResponse(fields: Headers): { head: ResponseHead; contentLength: number } | string {
+export function parseResponse(fields: Headers): ParsedResponse | string {
   if (fields[0] !== ':status') return "':status' is missing"
   const text = fields[1] as string
   const status = Number(text)
   if (text.length !== 3 || !(status >= 100 && status <= 999) || !DIGITS.test(text)) return `':status' is '${text}'`
-  const headers = fields.slice(2)
-  const rest = checkFields(headers)
+  const rest = checkFields(fields, 2)
   if (rest.wrong !== '') return rest.wrong
-  return { head: { status, headers }, contentLength: rest.contentLength }
+  response.head = { status, headers: fields }
+  response.contentLength = rest.contentLength
+  return response
 }
 
 /** Why trailers are malformed, or ''. */
 export function checkTrailers(fields: Headers): string {
-  return checkFields(fields).wrong
+  return checkFields(fields, 0).wrong
 }
 
 const checked = { wrong: '', host: undefined as string | undefined, hosts: 0, contentLength: -1 }
 
-/** The rules of regular fields. Takes `host` out of the list, joins `cookie` crumbs (§8.2.3). The answer is reused. */
-function checkFields(headers: Headers): typeof checked {
+/**
+ * The rules of regular fields, which begin at `from`. Drops what stands before them and `host`, and joins `cookie` crumbs
+ * (§8.2.3), all in place. The answer is reused.
+ */
+function checkFields(headers: Headers, from: number): typeof checked {
   checked.wrong = ''
   checked.host = undefined
   checked.hosts = 0
   checked.contentLength = -1
   let cookie = -1
   let to = 0
-  for (let i = 0; i < headers.length; i += 2) {
+  const length = headers.length
+  for (let i = from; i < length; i += 2) {
     const name = headers[i] as string
     const value = headers[i + 1] as string
     switch (name.length) {
@@ -134,6 +155,6 @@ function checkFields(headers: Headers): typeof checked {
     headers[to + 1] = value
     to += 2
   }
-  headers.length = to
+  while (headers.length > to) headers.pop()
   return checked
 }

@@ -2,7 +2,7 @@
 // they are. Must not live here: windows and states (session.ts, stream.ts).
 import type { Connection } from '../../io/connection.ts'
 import { HpackEncoder } from '../hpack/encoder.ts'
-import type { Headers } from '../message.ts'
+import type { Headers, RequestHead } from '../message.ts'
 import {
   ACK,
   CONTINUATION,
@@ -23,17 +23,30 @@ import { slab } from '../../io/slab.ts'
 
 /** Bodies up to this length are copied beside their frame header: one range to send instead of two. */
 const COPY_BELOW = 1_024
+/** What the names and lengths of pseudo-header fields take at most, beside their values. */
+const PSEUDO_ROOM = 160
 
 /** Fields that belong to one hop of HTTP/1.1 and are malformed here (RFC 9113 §8.2.2); `host` is `:authority`. */
-const HOP_BY_HOP = new Set([
-  'connection',
-  'host',
-  'http2-settings',
-  'keep-alive',
-  'proxy-connection',
-  'transfer-encoding',
-  'upgrade',
-])
+function isOfOneHop(name: string, value: string): boolean {
+  switch (name.length) {
+    case 2:
+      return name === 'te' && value !== 'trailers'
+    case 4:
+      return name === 'host'
+    case 7:
+      return name === 'upgrade'
+    case 10:
+      return name === 'connection' || name === 'keep-alive'
+    case 14:
+      return name === 'http2-settings'
+    case 16:
+      return name === 'proxy-connection'
+    case 17:
+      return name === 'transfer-encoding'
+    default:
+      return false
+  }
+}
 
 export class FrameWriter {
   readonly #connection: Connection
@@ -110,28 +123,50 @@ export class FrameWriter {
     if (copied < length) this.#connection.write(bytes, start, end)
   }
 
+  /** A request's head; as `headers`. Empty parts are left out. */
+  request(id: number, head: RequestHead, endStream: boolean): void {
+    const { method, scheme, authority, path, protocol, headers } = head
+    const most = method.length + scheme.length + authority.length + path.length + protocol.length + PSEUDO_ROOM
+    const at = this.#beginBlock(most, headers)
+    const { encoder } = this
+    encoder.field(':method', method)
+    if (scheme !== '') encoder.field(':scheme', scheme)
+    if (authority !== '') encoder.field(':authority', authority)
+    if (path !== '') encoder.field(':path', path)
+    if (protocol !== '') encoder.field(':protocol', protocol)
+    this.#endBlock(id, at, headers, endStream)
+  }
+
   /**
-   * A header block of `pseudo` and `headers` (both name, value, …) in HEADERS and as many CONTINUATIONs as it takes.
-   * Fields of one hop are left out. Throws HTTP_HEADER_INVALID before anything is sent.
+   * A header block of `:status`, '' for trailers, and `headers` (name, value, …) in HEADERS and as many CONTINUATIONs as
+   * it takes. Fields of one hop are left out. Throws HTTP_HEADER_INVALID before anything is sent.
    */
-  headers(id: number, pseudo: readonly string[], headers: Headers, endStream: boolean): void {
-    let room = FRAME_HEADER + 12
-    for (let i = 0; i < pseudo.length; i += 2)
-      room += HpackEncoder.fieldRoom(pseudo[i] as string, pseudo[i + 1] as string)
-    for (let i = 0; i < headers.length; i += 2)
+  headers(id: number, status: string, headers: Headers, endStream: boolean): void {
+    const at = this.#beginBlock(PSEUDO_ROOM, headers)
+    if (status !== '') this.encoder.field(':status', status)
+    this.#endBlock(id, at, headers, endStream)
+  }
+
+  /** Reserves what the block can take at most; returns where its first frame begins. */
+  #beginBlock(pseudoRoom: number, headers: Headers): number {
+    let room = FRAME_HEADER + 12 + pseudoRoom
+    for (let i = 0; i < headers.length; i += 2) {
       room += HpackEncoder.fieldRoom(headers[i] as string, headers[i + 1] as string)
+    }
     const at = slab.reserve(room)
-    const out = slab.bytes
-    const from = at + FRAME_HEADER
-    const encoder = this.encoder
-    encoder.begin(out, from)
-    for (let i = 0; i < pseudo.length; i += 2) encoder.field(pseudo[i] as string, pseudo[i + 1] as string)
+    this.encoder.begin(slab.bytes, at + FRAME_HEADER)
+    return at
+  }
+
+  #endBlock(id: number, at: number, headers: Headers, endStream: boolean): void {
+    const { encoder } = this
     for (let i = 0; i < headers.length; i += 2) {
       const name = headers[i] as string
       const value = headers[i + 1] as string
-      if (HOP_BY_HOP.has(name) || (name === 'te' && value !== 'trailers')) continue
-      encoder.field(name, value)
+      if (!isOfOneHop(name, value)) encoder.field(name, value)
     }
+    const out = slab.bytes
+    const from = at + FRAME_HEADER
     const end = encoder.finish()
     slab.advance(end)
     let to = Math.min(end, from + this.maxFrameSize)

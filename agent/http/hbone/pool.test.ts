@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { systemClock } from '../../base/clock.ts'
 import { Recorder } from '../../io/contract.ts'
 import type { Connection, Listener } from '../../io/connection.ts'
-import { nodeTransport } from '../../io/index.ts'
+import { transport } from '../../io/index.ts'
 import { MAX_STREAM_ID } from '../http2/constants.ts'
 import { acceptTunnel, http2Server, tunnelServer, type Http2Server, type Http2Session } from '../http2/index.ts'
 import { connectTunnel } from './connect.ts'
@@ -37,7 +37,7 @@ async function far(maxStreams = 200): Promise<Far> {
     })
   })
   const server = http2Server(events, { maxStreams }, { onSession: (session) => void sessions.push(session) })
-  const listener: Listener = await nodeTransport.listen({ handler: server, host: '127.0.0.1', port: 0 })
+  const listener: Listener = await transport.listen({ handler: server, host: '127.0.0.1', port: 0 })
   stops.push(async () => {
     server.close()
     await listener.stop()
@@ -46,7 +46,7 @@ async function far(maxStreams = 200): Promise<Far> {
   const pool: Far['pool'] = (options = {}) => {
     const made = new TunnelPool<{ key: string }>({
       clock: systemClock,
-      open: (_target, handler) => nodeTransport.connect({ host: '127.0.0.1', port, handler }),
+      open: (_target, handler) => transport.connect({ host: '127.0.0.1', port, handler }),
       ...options,
     })
     stops.push(() => made.close())
@@ -119,7 +119,7 @@ describe('the tunnel pool', () => {
 
   it('fails those that wait when the peer cannot be reached, and cuts tunnels whose target is dropped', async () => {
     const { pool: make } = await far()
-    const dead = make({ open: (_target, handler) => nodeTransport.connect({ host: '127.0.0.1', port: 1, handler }) })
+    const dead = make({ open: (_target, handler) => transport.connect({ host: '127.0.0.1', port: 1, handler }) })
     const refused = await open(dead, 'a')
     expect(refused.recorder.error).toBeDefined()
     expect(dead.sessions).toBe(0)

@@ -115,6 +115,9 @@ describe('a server', () => {
 
   for (const [what, fields] of [
     ['two differing hosts', [':method', 'GET', ':scheme', 'http', ':path', '/', ':authority', 'a', 'host', 'b']],
+    ['no authority at all', [':method', 'GET', ':scheme', 'http', ':path', '/']],
+    ['what no host may have', [':method', 'GET', ':scheme', 'http', ':path', '/', ':authority', 'a}b']],
+    ['bytes above ASCII', [':method', 'GET', ':scheme', 'http', ':path', '/', ':authority', 'a\u00e9b']],
     ['a user in the authority', [':method', 'GET', ':scheme', 'http', ':path', '/', ':authority', 'u@a']],
   ] as const) {
     it(`answers 400 to ${what}`, () => {
@@ -135,6 +138,13 @@ describe('a server', () => {
       ':protocol where it was not offered',
       [':method', 'CONNECT', ':protocol', 'x', ':scheme', 'http', ':path', '/', ':authority', 'a'],
     ],
+    [
+      'two equal lengths',
+      [':method', 'GET', ':scheme', 'http', ':path', '/', 'content-length', '1', 'content-length', '1'],
+    ],
+    ['a blank in the path', [':method', 'GET', ':scheme', 'http', ':path', '/a b', ':authority', 'a']],
+    ['a method that is no token', [':method', 'GE T', ':scheme', 'http', ':path', '/', ':authority', 'a']],
+    ['a scheme that is none', [':method', 'GET', ':scheme', 'ht tp', ':path', '/', ':authority', 'a']],
     ['two lengths', [':method', 'GET', ':scheme', 'http', ':path', '/', 'content-length', '1', 'content-length', '2']],
     ['a length that is no number', [':method', 'GET', ':scheme', 'http', ':path', '/', 'content-length', '+1']],
   ] as const) {
@@ -145,6 +155,12 @@ describe('a server', () => {
       expect(wire.resets()).toEqual([1])
     })
   }
+
+  it('cuts off a fragment before anyone sees it', () => {
+    const { send, log } = begin()
+    send(frame(1, 5, 1, block(':method', 'GET', ':scheme', 'http', ':path', '/a?b#/admin', ':authority', 'a')))
+    expect(log.lines).toEqual(['request GET a/a?b  true'])
+  })
 
   it('gives no window to a stream whose reader paused, and refills the connection', () => {
     const { wire, send, log } = begin({ initialWindow: 65_536, connectionWindow: 131_072 })

@@ -98,7 +98,12 @@ describe('CVE-2025-8671, MadeYouReset', () => {
     [
       'more body than announced',
       (id) => [
-        frame(1, 4, id, block(':method', 'POST', ':scheme', 'http', ':path', '/', 'content-length', '1')),
+        frame(
+          1,
+          4,
+          id,
+          block(':method', 'POST', ':scheme', 'http', ':path', '/', ':authority', 'a', 'content-length', '1'),
+        ),
         frame(0, 0, id, Buffer.from('xx')),
       ],
     ],

@@ -103,7 +103,12 @@ describe('a content-length', () => {
   ])('of a request with %s is an error', (_what, frames) => {
     const side = begin()
     side.send(
-      frame(1, 4, 1, block(':method', 'POST', ':scheme', 'http', ':path', '/', 'content-length', '5')),
+      frame(
+        1,
+        4,
+        1,
+        block(':method', 'POST', ':scheme', 'http', ':path', '/', ':authority', 'a', 'content-length', '5'),
+      ),
       ...frames,
     )
     expect(side.log.lines.some((line) => line.startsWith('end'))).toBe(false)
@@ -113,7 +118,14 @@ describe('a content-length', () => {
 
   it('is still judged after the response was sent whole', () => {
     const side = begin()
-    side.send(frame(1, 4, 1, block(':method', 'POST', ':scheme', 'http', ':path', '/', 'content-length', '5')))
+    side.send(
+      frame(
+        1,
+        4,
+        1,
+        block(':method', 'POST', ':scheme', 'http', ':path', '/', ':authority', 'a', 'content-length', '5'),
+      ),
+    )
     side.log.exchanges[0]?.respond({ status: 200, headers: [] }, true)
     side.send(data(1, 'abc', true))
     expect(side.log.lines.at(-1)).toBe('close 0 protocol')

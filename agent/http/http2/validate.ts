@@ -4,7 +4,12 @@
 import type { Headers, RequestHead, ResponseHead } from '../message.ts'
 
 const FORBIDDEN = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade'])
-const AUTHORITY = /^[^\s/?#@\\]+$/
+/** uri-host of RFC 3986 §3.2.2 with an optional port; no user, which an authority must not have here (RFC 9113 §8.3.1). */
+const AUTHORITY = /^(?:\[[0-9A-Fa-f:.]{2,}\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]*)?$/
+const SCHEME = /^[A-Za-z][A-Za-z0-9+.-]*$/
+/** A token (RFC 9110 §9.1), upper case and lower case being different methods. */
+const METHOD = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
+const COMMON_METHODS = new Set(['CONNECT', 'DELETE', 'GET', 'HEAD', 'OPTIONS', 'PATCH', 'POST', 'PUT'])
 const DIGITS = /^[0-9]{1,15}$/
 
 export interface ParsedRequest {
@@ -25,6 +30,17 @@ const request = { contentLength: -1, bad: '' } as ParsedRequest
 const response = { contentLength: -1 } as ParsedResponse
 /** The last authority that was well formed: most requests of a connection repeat it. */
 let goodAuthority = ''
+
+/** Where the fragment begins that a client should not have sent, the length when there is none, −1 when it is no path. */
+function pathEnd(path: string): number {
+  let end = path.length
+  for (let i = 0; i < path.length; i++) {
+    const code = path.charCodeAt(i)
+    if (code <= 0x20 || code >= 0x7f) return -1
+    if (code === 0x23 && i < end) end = i
+  }
+  return end
+}
 
 function isAuthority(text: string): boolean {
   if (text === goodAuthority) return true
@@ -56,12 +72,17 @@ export function parseRequest(fields: Headers, extended: boolean): ParsedRequest 
   const rest = checkFields(fields, at)
   if (rest.wrong !== '') return rest.wrong
   if (method === '') return "':method' is missing"
+  if (!COMMON_METHODS.has(method) && !METHOD.test(method)) return "':method' is not a token"
   if (method === 'CONNECT' && protocol === undefined) {
     if (scheme !== '' || path !== '') return "CONNECT has a ':scheme' or ':path'"
     if (authority === undefined) return "CONNECT has no ':authority'"
   } else {
     if (scheme === '' || path === '') return "':scheme' or ':path' is missing"
     if (protocol !== undefined && method !== 'CONNECT') return "':protocol' without CONNECT"
+    if (scheme !== 'http' && scheme !== 'https' && !SCHEME.test(scheme)) return "':scheme' is not a scheme"
+    const end = pathEnd(path)
+    if (end < 0) return "':path' has a character that is not visible ASCII"
+    if (end < path.length) path = path.slice(0, end)
     if (path.charCodeAt(0) !== 0x2f && !(path === '*' && method === 'OPTIONS')) return "':path' does not begin with '/'"
   }
   let bad = ''
@@ -71,7 +92,9 @@ export function parseRequest(fields: Headers, extended: boolean): ParsedRequest 
       bad = "':authority' and 'host' differ"
     }
   }
-  if (authority !== undefined && !isAuthority(authority)) bad = 'the authority is not a host with an optional port'
+  // As Envoy has it, and as HTTP/1.1 must (RFC 9112 §3.2): what nobody is named in cannot be routed.
+  if (authority === undefined) bad = 'neither an authority nor a host is there'
+  else if (!isAuthority(authority)) bad = 'the authority is not a host with an optional port'
   if (rest.hosts > 1) bad = "'host' is repeated"
   request.head = { method, scheme, authority: authority ?? '', path, protocol: protocol ?? '', headers: fields }
   request.contentLength = rest.contentLength
@@ -137,9 +160,8 @@ function checkFields(headers: Headers, from: number): typeof checked {
       case 14:
         if (name === 'content-length') {
           if (!DIGITS.test(value)) checked.wrong = "'content-length' is not a number"
-          else if (checked.contentLength >= 0 && checked.contentLength !== Number(value)) {
-            checked.wrong = "'content-length' is repeated"
-          } else if (checked.contentLength >= 0) continue
+          // Equal or not: who repeats it may mean two messages (RFC 9110 §8.6).
+          else if (checked.contentLength >= 0) checked.wrong = "'content-length' is repeated"
           else checked.contentLength = Number(value)
         }
         break

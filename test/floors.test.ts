@@ -28,7 +28,7 @@ const FLOORS: Readonly<Record<string, number>> = {
 
 /** Dependency → the folders that may import it (tests beside the code follow the same law unless named here). */
 const HOMES: readonly { what: RegExp; homes: readonly string[]; tests?: boolean }[] = [
-  { what: /^@grpc\/grpc-js/, homes: ['agent/wire/'] },
+  { what: /^@grpc\/grpc-js/, homes: ['agent/wire/'], tests: true },
   { what: /^(@peculiar\/x509|reflect-metadata)/, homes: ['agent/pki/'] },
   { what: /^@kubernetes\/client-node/, homes: ['agent/kube/'] },
   { what: /^prom-client/, homes: ['agent/telemetry/'] },
@@ -92,13 +92,23 @@ describe('the import law', () => {
     expect(broken.map((bad) => `${bad.file}:${bad.line} imports ${bad.target}`)).toEqual([])
   })
 
+  it('lets no program import what tests share', () => {
+    const isTesting = /\/testing(-[a-z0-9]+)?\.ts$/
+    const broken = imports.filter(
+      ({ file, target }) => isTesting.test(target) && !isTesting.test(file) && !file.endsWith('.test.ts'),
+    )
+    expect(broken.map((bad) => `${bad.file}:${bad.line} imports ${bad.target}`)).toEqual([])
+  })
+
   it('keeps each heavy dependency in its one room', () => {
     const all = [...imports, ...importsBelow('native'), ...importsBelow('test')]
     const broken = all.filter(({ file, target }) =>
       HOMES.some(({ what, homes, tests }) => {
         if (!what.test(target)) return false
         if (homes.some((home) => file.startsWith(home))) return false
-        return !(tests === true && (file.startsWith('test/') || file.endsWith('.test.ts')))
+        // What tests share beside the code they test is called testing.ts or testing-….ts, and is imported by them only.
+        const isTest = /(^test\/|\.test\.ts$|\/testing(-[a-z0-9]+)?\.ts$)/.test(file)
+        return !(tests === true && isTest)
       }),
     )
     expect(broken.map((bad) => `${bad.file}:${bad.line} imports ${bad.target}`)).toEqual([])

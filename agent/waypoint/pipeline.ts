@@ -127,6 +127,10 @@ export class Pipeline implements ServerEvents, ForwardOptions {
       if (run.flags === '-' && error.remote) {
         run.flags = 'DC'
         run.details = error.reason === 'closed' ? 'downstream_remote_disconnect' : 'downstream_remote_reset'
+      } else if (run.flags === '-' && (error.reason === 'protocol' || error.reason === 'flow')) {
+        // Cut from here for what the client sent: only HTTP/2 can find that out after the head.
+        run.flags = 'DPE'
+        run.details = 'http2.violation.of.messaging.rule'
       }
       this.#forwarding(run)?.cancel()
     }

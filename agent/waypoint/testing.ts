@@ -58,15 +58,15 @@ export class World {
   readonly metrics = new Metrics('waypoint', 'test')
   readonly access: AccessLog
   readonly waypoint: Waypoint
-  /** Client, waypoint and endpoints live at 127.83.<net>.x. */
-  readonly net: number
+  /** Client, waypoint and endpoints live at <net>.x. */
+  readonly net: string
   readonly authority: Authority
   /** Removed at the end. */
   readonly folder: string
   readonly #certificates: Certificates
   readonly #stops: (() => Promise<void> | void)[] = []
 
-  private constructor(folder: string, certificates: Certificates, authority: Authority, net: number) {
+  private constructor(folder: string, certificates: Certificates, authority: Authority, net: string) {
     this.authority = authority
     this.folder = folder
     this.#certificates = certificates
@@ -98,8 +98,9 @@ export class World {
       log: silentLog,
       roots: authority.trustBundle,
     })
-    // Test files run in processes of their own: the process id keeps their loopback addresses apart.
-    const world = new World(folder, certificates, authority, (process.pid * 7 + worlds++) % 250)
+    // Test files run in processes of their own: the process id keeps their loopback addresses apart, however many worlds each has.
+    const net = `127.${80 + (process.pid % 100)}.${worlds++ % 250}`
+    const world = new World(folder, certificates, authority, net)
     world.#stops.push(() => certificates.close())
     const { state } = world
     state.setService(service('waypoint', '10.96.7.254', [], false))
@@ -115,7 +116,7 @@ export class World {
   }
 
   address(host: number): string {
-    return `127.83.${this.net}.${host}`
+    return `${this.net}.${host}`
   }
 
   #workload(name: string, host: number): Workload {

@@ -1,7 +1,9 @@
 // `npm run fuzz -- TARGET [--messages N] [--seed S] [--case N]`: generated input against a part that eats untrusted bytes, the same
 // for the same seed. Targets live beside this file, one each. Exit 0: nothing found; 1: a finding, printed; 2: wrong use.
 import { parseArgs } from 'node:util'
+import { runHpack } from './hpack.ts'
 import { runHttp1 } from './http1/run.ts'
+import { runHttp2 } from './http2.ts'
 
 export interface FuzzOptions {
   /** How many messages to generate. */
@@ -13,7 +15,11 @@ export interface FuzzOptions {
 }
 
 /** Resolves to true if nothing was found. */
-const TARGETS: Readonly<Record<string, (options: FuzzOptions) => Promise<boolean>>> = { http1: runHttp1 }
+const TARGETS: Readonly<Record<string, (options: FuzzOptions) => Promise<boolean>>> = {
+  http1: runHttp1,
+  http2: runHttp2,
+  hpack: runHpack,
+}
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -22,7 +22,7 @@ export default defineConfig({
       {
         test: {
           name: 'system',
-          include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,native,conformance,fuzz,kube}/**/*.test.ts'],
+          include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,native,conformance,fuzz,kube,hostile,soak}/**/*.test.ts'],
           exclude: ['**/node_modules/**'],
           fileParallelism: false,
           // Real kernel, real processes, a machine that others may load: one second chance, and the closing line tells of each.

@@ -26,6 +26,9 @@ import { Clusters } from './upstream/clusters.ts'
 import { sessionOpener } from './upstream/sessions.ts'
 import { Tunnels } from './upstream/tunnels.ts'
 
+/** While draining, a kept-alive connection is closed once it was idle for so long: a client that uses it more often gets `connection: close`. */
+const DRAIN_IDLE_MS = 5_000
+
 export interface WaypointParts {
   /** Name and namespace of the Gateway. */
   readonly name: string
@@ -166,17 +169,29 @@ export class Waypoint {
     this.#opaque.refresh()
   }
 
-  /** Takes nothing new, lets requests and opaque connections in flight end, for `ms` at most. */
+  /**
+   * Takes nothing new, lets what is open end, for `ms` at most. Nobody's request is lost: the accept queue is emptied first,
+   * HTTP/2 is told in two steps, and a kept-alive HTTP/1.1 connection is closed with an answer or after it was idle.
+   */
   async drain(ms: number): Promise<void> {
     const { clock } = this.#parts
-    for (const listener of this.#listeners) await listener.stop()
-    this.#http1.drain()
+    // Callbacks of setImmediate come right after a poll, and a poll accepts until the queue is empty.
+    await new Promise((resolve) => setImmediate(resolve))
+    await Promise.all(this.#listeners.map((listener) => listener.stop()))
+    this.#http1.drain(Math.min(DRAIN_IDLE_MS, ms / 2))
     this.#http2.drain()
     this.#outer.drain()
     const end = clock.monotonic() + ms
-    while (this.pipeline.active + this.opaque > 0 && clock.monotonic() < end) {
+    while (this.#open > 0 && clock.monotonic() < end) {
       await new Promise<void>((resolve) => clock.after(50, resolve))
     }
+  }
+
+  /** Whatever a drain waits for: requests, opaque connections, and connections in any state, handshakes included. */
+  get #open(): number {
+    let open = this.pipeline.active + this.opaque + this.#outer.sessions.size
+    for (const listener of this.#listeners) open += listener.connections
+    return open
   }
 
   /** Cuts what is left. */

@@ -37,8 +37,11 @@ export interface Http1Server extends ConnectionHandler {
   /** Open connections. */
   readonly connections: number
   adopt(connection: Connection, info: OpenInfo): Http1Feed
-  /** Idle connections close now, busy ones after their exchange, which says `connection: close`. Holds for those still to come. */
-  drain(): void
+  /**
+   * Connections close after their exchange, which says `connection: close`; those that are idle once they were so for `idleMs`
+   * (default 0: now), because a request may be on its way. Holds for those still to come.
+   */
+  drain(idleMs?: number): void
   /** Cuts every connection. */
   close(): void
 }

@@ -47,6 +47,8 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   #held: Buffer | undefined
   #heldFrom = 0
   #skippedLine = false
+  /** No exchange yet. */
+  #fresh = true
   #paused = false
   #waiting = false
   /** What the connection was told last. */
@@ -145,6 +147,7 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
       }
     }
     this.#skippedLine = false
+    this.#fresh = false
     this.deadline = Infinity
     const { head, framing, minor, keepAlive } = request
     this.#body.start(framing)
@@ -345,8 +348,11 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
     } else if (this.#state === HEAD) this.#leave()
   }
 
-  drain(): void {
-    if (this.#state === HEAD && this.#collector.empty) this.#leave()
+  drain(idleMs: number): void {
+    if (this.#state !== HEAD || !this.#collector.empty) return
+    if (idleMs === 0) return this.#leave()
+    const since = this.#fresh ? this.#sweep.now : this.deadline - this.#options.idleTimeoutMs
+    this.deadline = Math.min(this.deadline, since + idleMs)
   }
 }
 

@@ -23,9 +23,9 @@ export function http1Server(
       return sweep.size
     },
     adopt,
-    drain() {
+    drain(idleMs = 0) {
       state.draining = true
-      for (const member of sweep.values()) (member as ServerConnection).drain()
+      for (const member of sweep.values()) (member as ServerConnection).drain(idleMs)
     },
     close() {
       for (const member of sweep.values()) (member as ServerConnection).connection.abort('shutdown')

@@ -37,6 +37,17 @@ describe('Lifecycle', () => {
     expect(problems).toEqual(['hangs'])
   })
 
+  it('reloads on SIGHUP, which does not end it, and not while it stops', async () => {
+    let reloads = 0
+    const life = new Lifecycle({ deadlineMs: 1000, clock: new ManualClock() })
+    const off = life.onReload(() => void reloads++)
+    process.emit('SIGHUP')
+    await life.stop('x')
+    process.emit('SIGHUP')
+    off()
+    expect([reloads, process.listenerCount('SIGHUP')]).toEqual([1, 0])
+  })
+
   it('stops on a signal and leaves at once on the second', async () => {
     const codes: number[] = []
     const life = new Lifecycle({ deadlineMs: 1000, clock: new ManualClock() })

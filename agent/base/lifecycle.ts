@@ -74,6 +74,15 @@ export class Lifecycle {
     }
   }
 
+  /** Calls `reload` on SIGHUP, which would end the process otherwise; not while it stops. Gives a function that takes the handler off again. */
+  onReload(reload: () => void): () => void {
+    const handler = (): void => {
+      if (!this.#stopping) reload()
+    }
+    process.on('SIGHUP', handler)
+    return () => process.off('SIGHUP', handler)
+  }
+
   async #run(reason: string): Promise<void> {
     let clean = true
     let late = false

@@ -196,7 +196,7 @@ function safely(key: string, value: unknown): unknown {
 }
 
 /** GET /metrics, also as /stats/prometheus. */
-export function metricsRoutes(metrics: Metrics): Record<string, AdminRoute> {
+export function metricsRoutes(metrics: Pick<Metrics, 'text'>): Record<string, AdminRoute> {
   const route: AdminRoute = {
     method: 'GET',
     about: 'Prometheus metrics',
@@ -206,7 +206,7 @@ export function metricsRoutes(metrics: Metrics): Record<string, AdminRoute> {
 }
 
 /** GET /healthz/ready: 200, or 503 with the names of what is awaited. */
-export function readyRoutes(readiness: Readiness): Record<string, AdminRoute> {
+export function readyRoutes(readiness: Pick<Readiness, 'ready' | 'draining' | 'pending'>): Record<string, AdminRoute> {
   return {
     '/healthz/ready': {
       method: 'GET',
@@ -222,11 +222,22 @@ export function readyRoutes(readiness: Readiness): Record<string, AdminRoute> {
 /** GET /config_dump: whatever `dump` gives, as JSON. */
 export function dumpRoutes(dump: () => unknown): Record<string, AdminRoute> {
   return {
-    '/config_dump': { method: 'GET', about: 'the state as JSON, without keys', handle: () => json(200, dump()) },
+    '/config_dump': {
+      method: 'GET',
+      about: 'the state as JSON, without keys',
+      handle: async () => json(200, await dump()),
+    },
   }
 }
 
 const LEVELS: readonly string[] = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
+
+/** Changes the level of loggers; false if there is no such level. */
+export function setLevel(level: string, ...logs: readonly Logger[]): boolean {
+  if (!LEVELS.includes(level)) return false
+  for (const log of logs) log.level = level
+  return true
+}
 
 /** POST /logging?level=debug: changes the level; without a parameter it says it. Children made before keep theirs unless given. */
 export function loggingRoutes(...logs: readonly Logger[]): Record<string, AdminRoute> {
@@ -237,8 +248,7 @@ export function loggingRoutes(...logs: readonly Logger[]): Record<string, AdminR
       handle(query) {
         const level = query.get('level')
         if (level === null) return text(200, logs[0]?.level ?? 'silent')
-        if (!LEVELS.includes(level)) return text(400, `'${level}' is no level. Levels: ${LEVELS.join(', ')}.`)
-        for (const log of logs) log.level = level
+        if (!setLevel(level, ...logs)) return text(400, `'${level}' is no level. Levels: ${LEVELS.join(', ')}.`)
         return text(200, level)
       },
     },

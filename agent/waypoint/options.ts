@@ -1,5 +1,7 @@
-// The flags of `ambit waypoint`. Must not live here: what they start (main.ts).
+// The flags of `ambit waypoint`, and the numbers they mean. Must not live here: what they start (main.ts).
+import { availableParallelism } from 'node:os'
 import { Command } from 'commander'
+import { AmbitError } from '../base/errors.ts'
 
 export interface WaypointOptions {
   readonly name: string
@@ -19,7 +21,27 @@ export interface WaypointOptions {
   readonly clusterId: string
   readonly drainSeconds: string
   readonly logLevel: string
+  readonly workers: string
+  readonly maxConnections: string
+  readonly maxRequests: string
+  readonly maxMemory: string
 }
+
+/** The flags with numbers, as numbers. */
+export interface WaypointLimits {
+  readonly workers: number
+  readonly drainMs: number
+  /** Of one process: the flags' values are the whole waypoint's and are divided among its workers. */
+  readonly maxConnections: number
+  readonly maxRequests: number
+  /** Bytes; 0: none. */
+  readonly maxMemory: number
+}
+
+/** A worker costs 60 MB before its first request: more than that many are a mistake. */
+export const MAX_WORKERS = 64
+/** Of the cgroup's memory: the kernel kills at all of it. */
+const MEMORY_SHARE = 0.85
 
 /** Parses the flags; `run` gets them. */
 export function waypointCommand(run: (options: WaypointOptions) => Promise<void>): Command {
@@ -46,10 +68,69 @@ export function waypointCommand(run: (options: WaypointOptions) => Promise<void>
     .option('--pod-name <name>', 'own pod name', process.env['POD_NAME'] ?? process.env['HOSTNAME'] ?? 'waypoint')
     .option('--cluster-id <id>', 'cluster name sent to control', 'Kubernetes')
     .option('--drain-seconds <n>', 'time for requests in flight after SIGTERM', '20')
+    .option('--workers <n>', "processes that share the port; 'auto': one per core the cgroup gives", '1')
+    .option('--max-connections <n>', 'connections open at once; more are refused', '16384')
+    .option('--max-requests <n>', 'requests in flight; more are answered 503', '20000')
+    .option(
+      '--max-memory <bytes>',
+      "resident memory above which nothing more is taken, as 512Mi; 'auto': of the cgroup's limit; 0: none",
+      'auto',
+    )
     .option('--log-level <level>', 'trace, debug, info, warn, error', 'info')
     .addHelpText(
       'after',
-      '\nExample:\n  ambit waypoint --name waypoint --namespace shop --service-account waypoint \\\n    --control control.ambit-system.svc:15012 --root-cert /var/run/ambit/root-cert.pem --token-file /var/run/secrets/tokens/token\n',
+      '\nSIGTERM drains and ends; SIGHUP replaces the workers one after the other without losing a request.\n' +
+        '\nExample:\n  ambit waypoint --name waypoint --namespace shop --service-account waypoint \\\n    --control control.ambit-system.svc:15012 --root-cert /var/run/ambit/root-cert.pem --token-file /var/run/secrets/tokens/token\n',
     )
     .action(run)
+}
+
+/** What the machine has; a test says so itself. */
+export interface Machine {
+  /** Cores this process may use (libuv asks the scheduler and the cgroup). */
+  readonly cores: number
+  /** The cgroup's memory, bytes; 0: no limit. */
+  readonly memory: number
+}
+
+export function thisMachine(): Machine {
+  const memory = process.constrainedMemory()
+  // Without a limit the kernel says a number close to 2^63.
+  return { cores: availableParallelism(), memory: memory < 2 ** 50 ? memory : 0 }
+}
+
+/** Throws WAYPOINT_FLAG_INVALID naming the flag. */
+export function waypointLimits(options: WaypointOptions, machine: Machine = thisMachine()): WaypointLimits {
+  const workers =
+    options.workers === 'auto'
+      ? Math.max(1, Math.min(MAX_WORKERS, machine.cores))
+      : count('--workers', options.workers, 1, MAX_WORKERS)
+  const memory =
+    options.maxMemory === 'auto' ? Math.floor(machine.memory * MEMORY_SHARE) : bytes('--max-memory', options.maxMemory)
+  return {
+    workers,
+    drainMs: count('--drain-seconds', options.drainSeconds, 0, 86_400) * 1_000,
+    maxConnections: Math.ceil(count('--max-connections', options.maxConnections, 1, 1e6) / workers),
+    maxRequests: Math.ceil(count('--max-requests', options.maxRequests, 1, 1e7) / workers),
+    maxMemory: Math.floor(memory / workers),
+  }
+}
+
+function count(flag: string, text: string, from: number, to: number): number {
+  const value = /^[0-9]{1,9}$/.test(text) ? Number(text) : NaN
+  if (value >= from && value <= to) return value
+  throw invalid(flag, text, `Write a whole number from ${from} to ${to}.`)
+}
+
+const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1e3, M: 1e6, G: 1e9, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30 }
+
+/** A quantity of memory as Kubernetes writes it. */
+function bytes(flag: string, text: string): number {
+  const [, digits, unit = ''] = /^([0-9]{1,15})(k|M|G|Ki|Mi|Gi)?$/.exec(text) ?? []
+  if (digits === undefined) throw invalid(flag, text, "Write bytes, 512Mi, 2Gi, 0 for none, or 'auto'.")
+  return Number(digits) * (UNITS[unit] ?? 1)
+}
+
+function invalid(flag: string, text: string, hint: string): AmbitError {
+  return new AmbitError('WAYPOINT_FLAG_INVALID', `${flag} cannot be '${text.slice(0, 64)}'.`, { hint })
 }

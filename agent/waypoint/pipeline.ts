@@ -43,6 +43,8 @@ export interface PipelineOptions {
   readonly log: Logger
   /** Who talks on an inner connection: its owner (listen/) knows. */
   downstreamOf(connection: Connection): Downstream
+  /** Whether a request more is too much. Absent: never. */
+  readonly overload?: { refuses(active: number): boolean }
 }
 
 const NO_LABELS: Readonly<Record<string, string>> = Object.freeze({})
@@ -168,6 +170,7 @@ export class Pipeline implements ServerEvents, ForwardOptions {
 
   #begin(run: Run, end: boolean): void {
     const { exchange, head } = run
+    if (this.#options.overload?.refuses(this.active)) return this.reply(run, replies.overload)
     // Istio answers HTTP/1.0 with 426 unless told otherwise.
     if (exchange.version === 1 && exchange.minor === 0) return this.reply(run, replies.lowVersion)
     if (!head.authority) return this.reply(run, replies.missingHost)

@@ -110,7 +110,7 @@ export class World {
       services: { 'shop/waypoint.shop.svc.cluster.local': {} },
     })
     state.setWorkload(world.#workload('client', 1))
-    if (!program) await world.waypoint.listen(world.address(2), 15008)
+    if (!program) await world.waypoint.listen({ host: world.address(2), port: 15008 })
     world.#stops.push(() => world.waypoint.close())
     return world
   }

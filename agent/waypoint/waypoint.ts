@@ -29,6 +29,9 @@ import { Tunnels } from './upstream/tunnels.ts'
 /** While draining, a kept-alive connection is closed once it was idle for so long: a client that uses it more often gets `connection: close`. */
 const DRAIN_IDLE_MS = 5_000
 
+/** An address, or an inherited socket of which a duplicate is used. */
+export type ListenAt = { readonly host: string; readonly port: number } | { readonly fd: number }
+
 export interface WaypointParts {
   /** Name and namespace of the Gateway. */
   readonly name: string
@@ -44,6 +47,10 @@ export interface WaypointParts {
   readonly log: Logger
   readonly access: AccessLog
   readonly metrics: Metrics
+  /** Open connections of a listener; more are refused and counted. Default: the transport's own bound. */
+  readonly maxConnections?: number
+  /** Absent: nothing is shed. */
+  readonly overload?: { refuses(active: number): boolean }
 }
 
 export class Waypoint {
@@ -86,6 +93,7 @@ export class Waypoint {
       random,
       log,
       downstreamOf,
+      ...(parts.overload && { overload: parts.overload }),
     })
     const refusedRequests = metrics.counter({
       name: 'ambit_waypoint_requests_refused_total',
@@ -143,24 +151,52 @@ export class Waypoint {
     registerGauges(metrics, this)
   }
 
-  /** Takes HBONE on an address. Rejects with IO_ADDRESS_IN_USE or IO_LISTEN. */
-  async listen(host: string, port: number): Promise<Listener> {
-    const { transport, certificates, identity, state } = this.#parts
+  /** Takes HBONE on an address, or on a bound socket. Rejects with IO_ADDRESS_IN_USE or IO_LISTEN. */
+  async listen(where: ListenAt): Promise<Listener> {
+    const { transport, certificates, identity, state, maxConnections } = this.#parts
     const tls = serverTls(certificates, identity, state)
-    const listener = await transport.listen({ host, port, tls, handler: this.#outer })
+    const listener = await transport.listen({
+      ...where,
+      tls,
+      handler: this.#outer,
+      ...(maxConnections !== undefined && { maxConnections }),
+    })
     this.#listeners.push(listener)
     return listener
   }
 
   /**
-   * Takes requests in plaintext on an address and serves them as requests for one service, from clients without an identity
+   * Takes requests in plaintext on an address, or on a bound socket, and serves them as requests for one service, from clients without an identity
    * (a Gateway's HTTP listener). Rejects like `listen`.
    */
-  async listenHttp(host: string, port: number, target: PlainTarget): Promise<Listener> {
-    const { transport, state } = this.#parts
-    const listener = await transport.listen({ host, port, handler: plainHandler(state, target, this.#inner) })
+  async listenHttp(where: ListenAt, target: PlainTarget): Promise<Listener> {
+    const { transport, state, maxConnections } = this.#parts
+    const listener = await transport.listen({
+      ...where,
+      handler: plainHandler(state, target, this.#inner),
+      ...(maxConnections !== undefined && { maxConnections }),
+    })
     this.#listeners.push(listener)
     return listener
+  }
+
+  /** Stops accepting for a while, or goes on: connections wait in the kernel's queue meanwhile. */
+  setAccepting(accepting: boolean): void {
+    for (const listener of this.#listeners) {
+      if (accepting) listener.resume()
+      else listener.pause()
+    }
+  }
+
+  /** Connections of all listeners, and those refused because there were too many or accept failed. */
+  get connections(): { readonly open: number; readonly refused: number } {
+    let open = 0
+    let refused = 0
+    for (const listener of this.#listeners) {
+      open += listener.connections
+      refused += listener.refused
+    }
+    return { open, refused }
   }
 
   /** Called when the mesh state changed: what is open and no longer right is cut. Requests are judged one by one anyway. */
@@ -189,9 +225,7 @@ export class Waypoint {
 
   /** Whatever a drain waits for: requests, opaque connections, and connections in any state, handshakes included. */
   get #open(): number {
-    let open = this.pipeline.active + this.opaque + this.#outer.sessions.size
-    for (const listener of this.#listeners) open += listener.connections
-    return open
+    return this.pipeline.active + this.opaque + this.#outer.sessions.size + this.connections.open
   }
 
   /** Cuts what is left. */
@@ -213,6 +247,16 @@ function registerGauges(metrics: Metrics, waypoint: Waypoint): void {
     help: 'Opaque connections in flight.',
     labels: [],
   })
+  const connections = metrics.gauge({
+    name: 'ambit_waypoint_connections',
+    help: 'Connections to the HBONE listener, handshakes included.',
+    labels: [],
+  })
+  const refused = metrics.counter({
+    name: 'ambit_waypoint_connections_refused_total',
+    help: 'Connections closed at once: too many, or no descriptors left.',
+    labels: [],
+  })
   const sessions = metrics.gauge({ name: 'ambit_waypoint_tunnels', help: 'HBONE sessions to endpoints.', labels: [] })
   const ejected = metrics.gauge({
     name: 'ambit_waypoint_hosts_ejected',
@@ -221,6 +265,8 @@ function registerGauges(metrics: Metrics, waypoint: Waypoint): void {
   })
   metrics.beforeScrape(() => {
     active.with([]).value = pipeline.active
+    connections.with([]).value = waypoint.connections.open
+    refused.with([]).value = waypoint.connections.refused
     opaque.with([]).value = waypoint.opaque
     sessions.with([]).value = tunnels.pool.sessions
     for (const cluster of clusters.all()) {

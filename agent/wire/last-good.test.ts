@@ -51,7 +51,7 @@ describe('the last good state', () => {
   it('keeps the old file when the new one cannot be written', async () => {
     const file = join(folder, 'state')
     await saveLastGood(file, state)
-    await mkdir(`${file}.new`)
+    await mkdir(`${file}.${process.pid}.new`)
     await expect(saveLastGood(file, new Map())).rejects.toMatchObject({ code: 'STATE_NOT_WRITTEN' })
     expect((await loadLastGood(file))?.size).toBe(2)
   })

@@ -31,7 +31,8 @@ export async function saveLastGood(file: string, state: HeldState): Promise<void
     writer.bytes(toBinary(DeltaDiscoveryResponseSchema, response))
   }
   const body = writer.finish()
-  const temporary = `${file}.new`
+  // Several workers of one program may write at one time, each its own view: the last whole one stays.
+  const temporary = `${file}.${process.pid}.new`
   try {
     await mkdir(dirname(file), { recursive: true, mode: 0o700 })
     const handle = await open(temporary, 'w', 0o600)

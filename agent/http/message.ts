@@ -45,13 +45,16 @@ export class ExchangeError extends Error {
   readonly remote: boolean
   /** The HTTP/2 error code as received or sent, −1 in HTTP/1.1. */
   readonly http2Code: number
+  /** A server's codec answered with this status before it cut; 0: it did not. */
+  readonly answered: number
 
-  constructor(reason: ResetReason, remote: boolean, message: string, http2Code = -1) {
+  constructor(reason: ResetReason, remote: boolean, message: string, http2Code = -1, answered = 0) {
     super(message)
     this.name = 'ExchangeError'
     this.reason = reason
     this.remote = remote
     this.http2Code = http2Code
+    this.answered = answered
   }
 }
 

@@ -21,6 +21,8 @@ describe('the numbers of a waypoint', () => {
       maxConnections: 16_384,
       maxRequests: 20_000,
       maxMemory: 850_000_000,
+      headTimeoutMs: 60_000,
+      bodyIdleTimeoutMs: 300_000,
     })
   })
 

@@ -25,6 +25,8 @@ export interface WaypointOptions {
   readonly maxConnections: string
   readonly maxRequests: string
   readonly maxMemory: string
+  readonly headTimeout: string
+  readonly bodyIdle: string
 }
 
 /** The flags with numbers, as numbers. */
@@ -36,6 +38,10 @@ export interface WaypointLimits {
   readonly maxRequests: number
   /** Bytes; 0: none. */
   readonly maxMemory: number
+  /** A request head must be whole so long after its first byte. */
+  readonly headTimeoutMs: number
+  /** A request body may stop for so long. */
+  readonly bodyIdleTimeoutMs: number
 }
 
 /** A worker costs 60 MB before its first request: more than that many are a mistake. */
@@ -76,6 +82,8 @@ export function waypointCommand(run: (options: WaypointOptions) => Promise<void>
       "resident memory above which nothing more is taken, as 512Mi; 'auto': of the cgroup's limit; 0: none",
       'auto',
     )
+    .option('--head-timeout <seconds>', 'an HTTP/1.1 request head must be whole by then; else 408', '60')
+    .option('--body-idle <seconds>', 'an HTTP/1.1 request body may stop for so long; else 408', '300')
     .option('--log-level <level>', 'trace, debug, info, warn, error', 'info')
     .addHelpText(
       'after',
@@ -113,6 +121,8 @@ export function waypointLimits(options: WaypointOptions, machine: Machine = this
     maxConnections: Math.ceil(count('--max-connections', options.maxConnections, 1, 1e6) / workers),
     maxRequests: Math.ceil(count('--max-requests', options.maxRequests, 1, 1e7) / workers),
     maxMemory: Math.floor(memory / workers),
+    headTimeoutMs: count('--head-timeout', options.headTimeout, 1, 86_400) * 1_000,
+    bodyIdleTimeoutMs: count('--body-idle', options.bodyIdle, 1, 86_400) * 1_000,
   }
 }
 

@@ -126,14 +126,7 @@ export class Pipeline implements ServerEvents, ForwardOptions {
     const run = exchange.slot as Run | undefined
     if (!run) return
     if (error) {
-      if (run.flags === '-' && error.remote) {
-        run.flags = 'DC'
-        run.details = error.reason === 'closed' ? 'downstream_remote_disconnect' : 'downstream_remote_reset'
-      } else if (run.flags === '-' && (error.reason === 'protocol' || error.reason === 'flow')) {
-        // Cut from here for what the client sent: only HTTP/2 can find that out after the head.
-        run.flags = 'DPE'
-        run.details = 'http2.violation.of.messaging.rule'
-      }
+      if (run.flags === '-') flagClientError(run, error)
       this.#forwarding(run)?.cancel()
     }
     this.complete(run)
@@ -372,6 +365,27 @@ const UNITS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_
 export function grpcTimeout(value: string): number {
   if (!/^[0-9]{1,8}[HMSmun]$/.test(value)) return 0
   return Math.max(1, Math.round(Number(value.slice(0, -1)) * (UNITS[value.slice(-1)] ?? 0)))
+}
+
+/** What the access log says of a request that its client broke off, or broke (Envoy's flags and details). */
+function flagClientError(run: Run, error: ExchangeError): void {
+  if (error.answered > 0) run.status = error.answered
+  const { version } = run.exchange
+  if (error.reason === 'timeout' && !error.remote) {
+    run.flags = 'SI'
+    run.details = 'stream_idle_timeout'
+  } else if (version === 1 ? error.reason === 'protocol' : !error.remote && isPeersFault(error)) {
+    run.flags = 'DPE'
+    run.details = version === 1 ? 'http1.codec_error' : 'http2.violation.of.messaging.rule'
+  } else if (error.remote) {
+    run.flags = error.reason === 'closed' ? 'DC' : 'DR'
+    run.details = error.reason === 'closed' ? 'downstream_remote_disconnect' : 'downstream_remote_reset'
+  }
+}
+
+/** The codec cut a stream, or a whole connection, for what the client sent: only it gives these codes. */
+function isPeersFault(error: ExchangeError): boolean {
+  return error.reason === 'protocol' || error.reason === 'flow' || (error.reason === 'closed' && error.http2Code > 0)
 }
 
 function ignore(): void {}

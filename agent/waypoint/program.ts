@@ -116,7 +116,7 @@ export async function startProgram(
     log,
     access,
     metrics,
-    maxConnections: limits.maxConnections,
+    limits,
     overload,
   })
   waypoint = serving

@@ -14,7 +14,7 @@ import type { Metrics } from '../telemetry/exposition.ts'
 import { HttpMetrics, TcpMetrics } from '../telemetry/istio.ts'
 import { authorizeFilter } from './filter/authorize.ts'
 import { headerFilter } from './filter/headers.ts'
-import { observeFilter, observeOpaque } from './filter/observe.ts'
+import { observeFilter, observeOpaque, observeRefused } from './filter/observe.ts'
 import { hboneServer } from './listen/hbone.ts'
 import { downstreamOf, innerServer, type InnerServer } from './listen/inner.ts'
 import { opaqueServer, type OpaqueServer } from './listen/opaque.ts'
@@ -47,8 +47,13 @@ export interface WaypointParts {
   readonly log: Logger
   readonly access: AccessLog
   readonly metrics: Metrics
-  /** Open connections of a listener; more are refused and counted. Default: the transport's own bound. */
-  readonly maxConnections?: number
+  /** Bounds; absent ones are those of the transport and the codec. */
+  readonly limits?: {
+    /** Open connections of a listener; more are refused and counted. */
+    readonly maxConnections?: number
+    readonly headTimeoutMs?: number
+    readonly bodyIdleTimeoutMs?: number
+  }
   /** Absent: nothing is shed. */
   readonly overload?: { refuses(active: number): boolean }
 }
@@ -102,12 +107,11 @@ export class Waypoint {
     })
     this.#http1 = http1Server(
       this.pipeline,
-      { clock },
+      { clock, ...timeoutsOf(parts.limits) },
       {
         onRefused(connection, status, details) {
           refusedRequests.with([String(status)]).value++
-          const { client, identity } = downstreamOf(connection)
-          log.info({ client: client.address, identity, status, details }, 'no HTTP request')
+          observeRefused(access, clock, downstreamOf(connection), status, details)
         },
       },
     )
@@ -153,13 +157,13 @@ export class Waypoint {
 
   /** Takes HBONE on an address, or on a bound socket. Rejects with IO_ADDRESS_IN_USE or IO_LISTEN. */
   async listen(where: ListenAt): Promise<Listener> {
-    const { transport, certificates, identity, state, maxConnections } = this.#parts
+    const { transport, certificates, identity, state, limits } = this.#parts
     const tls = serverTls(certificates, identity, state)
     const listener = await transport.listen({
       ...where,
       tls,
       handler: this.#outer,
-      ...(maxConnections !== undefined && { maxConnections }),
+      ...(limits?.maxConnections !== undefined && { maxConnections: limits.maxConnections }),
     })
     this.#listeners.push(listener)
     return listener
@@ -170,11 +174,11 @@ export class Waypoint {
    * (a Gateway's HTTP listener). Rejects like `listen`.
    */
   async listenHttp(where: ListenAt, target: PlainTarget): Promise<Listener> {
-    const { transport, state, maxConnections } = this.#parts
+    const { transport, state, limits } = this.#parts
     const listener = await transport.listen({
       ...where,
       handler: plainHandler(state, target, this.#inner),
-      ...(maxConnections !== undefined && { maxConnections }),
+      ...(limits?.maxConnections !== undefined && { maxConnections: limits.maxConnections }),
     })
     this.#listeners.push(listener)
     return listener
@@ -236,6 +240,14 @@ export class Waypoint {
     this.#http2.close()
     this.clusters.drain()
     this.tunnels.pool.close()
+  }
+}
+
+function timeoutsOf(limits: WaypointParts['limits']): { headTimeoutMs?: number; bodyIdleTimeoutMs?: number } {
+  const { headTimeoutMs, bodyIdleTimeoutMs } = limits ?? {}
+  return {
+    ...(headTimeoutMs !== undefined && { headTimeoutMs }),
+    ...(bodyIdleTimeoutMs !== undefined && { bodyIdleTimeoutMs }),
   }
 }
 

@@ -13,6 +13,8 @@ export interface Http1Options {
   readonly maxTarget?: number
   /** Server: a head must be complete this long after its first byte. Default 60 000 ms; then 408. */
   readonly headTimeoutMs?: number
+  /** Server: a request body of which no byte comes for this long, though it is read, is given up: 408. Default 300 000 ms. */
+  readonly bodyIdleTimeoutMs?: number
   /** A kept-alive connection without an exchange is closed after this long. Default 3 600 000 ms. */
   readonly idleTimeoutMs?: number
   readonly clock?: Clock
@@ -64,6 +66,7 @@ export function resolveHttp1Options(options: Http1Options): ResolvedHttp1Options
     maxTarget: options.maxTarget ?? maxHead,
     maxFields: options.maxFields ?? 100,
     headTimeoutMs: options.headTimeoutMs ?? 60_000,
+    bodyIdleTimeoutMs: options.bodyIdleTimeoutMs ?? 300_000,
     idleTimeoutMs: options.idleTimeoutMs ?? 3_600_000,
     clock: options.clock ?? systemClock,
   }

@@ -91,6 +91,7 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
             at = this.#readHead(arena, at, end)
             break
           case BODY:
+            this.deadline = this.#sweep.now + this.#options.bodyIdleTimeoutMs
             at = this.#body.feed(arena, at, end, this.#onBody)
             if (this.#state === BODY && this.#body.done) this.#requestComplete()
             break
@@ -157,6 +158,7 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
     this.#exchange = exchange
     exchange.requestDone = done
     this.#state = done ? ANSWERING : BODY
+    if (!done) this.deadline = this.#sweep.now + this.#options.bodyIdleTimeoutMs
     this.#events.onRequest(exchange, head, done && !open)
     return at
   }
@@ -164,6 +166,7 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   #requestComplete(): void {
     const exchange = this.#exchange
     this.#state = ANSWERING
+    this.deadline = Infinity
     if (!exchange) return
     exchange.requestDone = true
     this.#events.onEnd(exchange, this.#body.trailers)
@@ -267,14 +270,17 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   /** Answers what is no request, or a request whose body broke, and closes. */
   #refuse(error: Http1Error): void {
     const exchange = this.#exchange
+    const late = error.status === 408
+    const reason = late ? 'timeout' : 'protocol'
     this.#exchange = undefined
     if (exchange?.responded) {
       this.#state = CLOSED
-      this.connection.abort('protocol')
-      this.#events.onClose(exchange, new ExchangeError('protocol', true, error.message))
+      this.connection.abort(reason)
+      this.#events.onClose(exchange, new ExchangeError(reason, !late, error.message))
       return
     }
-    const body = error.status === 400 && error.details !== 'missing_host_header' ? 'Bad Request' : ''
+    let body = error.status === 400 && error.details !== 'missing_host_header' ? 'Bad Request' : ''
+    if (late) body = exchange ? 'stream timeout' : 'request timeout'
     const type = body ? 'content-type: text/plain\r\n' : ''
     const own = `content-length: ${body.length}\r\n${type}connection: close\r\n`
     writeHead(this.connection, statusLine(error.status), [], false, own, body ? 3 : 2)
@@ -282,9 +288,8 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
     this.#leave()
     if (exchange) {
       exchange.dead = true
-      this.#events.onClose(exchange, new ExchangeError('protocol', true, error.message))
-    }
-    this.#sessionEvents.onRefused?.(this.connection, error.status, error.details)
+      this.#events.onClose(exchange, new ExchangeError(reason, !late, error.message, -1, error.status))
+    } else this.#sessionEvents.onRefused?.(this.connection, error.status, error.details)
   }
 
   /** The user cut the exchange: the client sees a broken connection, never a complete message. */
@@ -346,6 +351,11 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
     else if (this.#state === HEAD && !this.#collector.empty) {
       this.#refuse(new Http1Error(408, 'request_header_timeout', 'The request head took too long.'))
     } else if (this.#state === HEAD) this.#leave()
+    else if (this.#state === BODY) {
+      // Nobody reads it: that is not the client's doing.
+      if (this.#stopped) this.deadline = this.#sweep.now + this.#options.bodyIdleTimeoutMs
+      else this.#refuse(new Http1Error(408, 'stream_idle_timeout', 'The request body stopped.'))
+    }
   }
 
   drain(idleMs: number): void {

@@ -207,7 +207,8 @@ describe('the HTTP/1.1 server', () => {
     await tick()
     expect(first.connection.text).toContain('HTTP/1.1 400 ')
     expect(first.events.seen[0]?.error).toBe('protocol by the peer')
-    expect(first.refused).toEqual(['400 http1.codec_error'])
+    // It has an owner, who is told by the end of the exchange.
+    expect(first.refused).toEqual([])
     const second = open()
     second.events.onHead = (exchange) => exchange.respond({ status: 200, headers: [] }, false)
     second.send(`${head}zz\r\n`)
@@ -302,6 +303,28 @@ describe('the HTTP/1.1 server', () => {
     expect(connection.aborted).toBe('timeout')
   })
 
+  it('gives up a body that stops, but not one that nobody reads', async () => {
+    const clock = new ManualClock()
+    const { connection, send, events, refused } = open(clock)
+    events.answer = () => undefined
+    send('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n')
+    events.exchanges[0]?.pause()
+    clock.advance(400_000)
+    expect(connection.text).toBe('')
+    events.exchanges[0]?.resume()
+    for (const byte of 'slow') {
+      send(byte)
+      clock.advance(250_000)
+    }
+    expect(connection.text).toBe('')
+    clock.advance(60_000)
+    expect(connection.text).toContain('HTTP/1.1 408 Request Timeout')
+    expect(connection.text).toContain('\r\n\r\nstream timeout')
+    await tick()
+    expect([events.seen[0]?.error, refused]).toEqual(['timeout', []])
+    expect(connection.endedHere).toBe(true)
+  })
+
   it('closes a connection that stays idle', async () => {
     const clock = new ManualClock()
     const { connection, send } = open(clock)
@@ -326,6 +349,27 @@ describe('the HTTP/1.1 server', () => {
     await tick()
     expect(busy.connection.text).toContain('connection: close\r\n')
     expect(busy.connection.endedHere).toBe(true)
+  })
+
+  it('drains: an idle connection only once it was idle for long enough, for a request may be on its way', async () => {
+    const clock = new ManualClock()
+    const { server, connection, send } = open(clock)
+    send(get)
+    await tick()
+    clock.advance(1_500)
+    server.drain(5_000)
+    clock.advance(2_000)
+    expect(connection.endedHere).toBe(false)
+    send(get)
+    await tick()
+    expect(connection.text).toContain('connection: close\r\n')
+    expect(connection.endedHere).toBe(true)
+    const idle = open(clock)
+    idle.send(get)
+    await tick()
+    idle.server.drain(5_000)
+    clock.advance(7_000)
+    expect(idle.connection.endedHere).toBe(true)
   })
 
   it('tells the user that the client went away', () => {

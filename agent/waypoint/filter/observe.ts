@@ -7,6 +7,7 @@ import type { AccessLog } from '../../telemetry/access-log.ts'
 import type { HttpMetrics, TcpMetrics, Edge } from '../../telemetry/istio.ts'
 import type { Clock } from '../../base/clock.ts'
 import { joinHostPort } from '../../base/ip.ts'
+import type { Downstream } from '../downstream.ts'
 import type { Run } from '../run.ts'
 import type { OpaqueRecord } from '../listen/opaque.ts'
 import type { Filter } from './filter.ts'
@@ -96,6 +97,31 @@ export function observeFilter(options: ObserveOptions): Filter {
       })
     },
   }
+}
+
+/** Logs bytes that never became a request, as Envoy does: no method, no path, the codec's answer. */
+export function observeRefused(
+  access: AccessLog,
+  clock: Clock,
+  downstream: Downstream,
+  status: number,
+  details: string,
+): void {
+  access.entry({
+    type: 'access',
+    start_time: new Date(clock.now()).toISOString(),
+    method: null,
+    path: null,
+    protocol: 'HTTP/1.1',
+    response_code: status,
+    // A late head breaks no rule of the protocol.
+    response_flags: status === 408 ? '-' : 'DPE',
+    response_code_details: details,
+    bytes_received: 0,
+    downstream_local_address: joinHostPort(downstream.address, downstream.port),
+    downstream_remote_address: joinHostPort(downstream.client.address, downstream.client.port),
+    source_principal: downstream.identity ? formatIdentity(downstream.identity) : null,
+  })
 }
 
 /** Counts and logs an opaque connection. */

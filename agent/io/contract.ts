@@ -192,6 +192,19 @@ export function describeTransport(
       expect(digest(server.chunks)).toBe(digest(Buffer.alloc(8 * MEGABYTE, 'a')))
     })
 
+    it('carries ten thousands of small writes of one turn unchanged, whatever memory they come from', async () => {
+      const it = await open()
+      const sent: Buffer[] = []
+      for (let i = 0; i < 40_000; i++) {
+        const piece = Buffer.from(`${i.toString(36)};`)
+        sent.push(piece)
+        it.client.write(piece)
+      }
+      const whole = Buffer.concat(sent)
+      await server.until(() => server.received >= whole.length)
+      expect(digest(server.chunks)).toBe(digest(whole))
+    })
+
     it('lets a reader write the arena on without a copy', async () => {
       const it = await open(() => {
         server.onReading = (connection, arena, start, end) => connection.write(arena, start, end)

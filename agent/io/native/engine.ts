@@ -145,8 +145,9 @@ export class Engine {
       const take = Math.min(end - from, room)
       const at = this.#copied
       this.#copies.set(from === 0 && take === bytes.length ? bytes : bytes.subarray(from, from + take), at)
-      this.#copied = at + take
       this.command(WRITE | (REGION_COPIES << 8), id, at, at + take)
+      // After the command: a full list is carried out first, which frees the room of the others but not of this one.
+      this.#copied = at + take
       from += take
     }
   }

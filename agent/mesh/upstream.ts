@@ -42,6 +42,8 @@ export interface ConnectionPool {
   /** Default 3 600 000. */
   readonly idleTimeoutMs?: number
   readonly tcpIdleTimeoutMs?: number
+  /** Age at which a connection takes no more requests. 0 or absent: none. */
+  readonly maxConnectionDurationMs?: number
   readonly maxConcurrentStreams?: number
   readonly h2Upgrade?: 'DEFAULT' | 'DO_NOT_UPGRADE' | 'UPGRADE'
   readonly useClientProtocol?: boolean

@@ -6,7 +6,6 @@ import type { Clock, Timer } from '../base/clock.ts'
 import { messageOf } from '../base/errors.ts'
 import {
   header,
-  setHeader,
   type ClientExchange,
   type ClientSession,
   type ExchangeError,
@@ -18,12 +17,14 @@ import { applyHeaderOps, type CompiledHeaderOps } from '../mesh/header-ops.ts'
 import { grpcToHttpStatus } from '../mesh/outlier.ts'
 import { retriesStatus, retryDelay, type AttemptFailure, type CompiledRetry } from '../mesh/retry.ts'
 import { attemptEvents, resetName, speaksExtendedConnect, type AttemptOwner } from './attempt.ts'
-import type { FilterChain } from './filter/filter.ts'
+import type { Deadline, DeadlineOwner, Deadlines } from './deadlines.ts'
+import { sendHead } from './filter/headers.ts'
 import { overflow, replies, upstreamReset, type LocalReply } from './reply.ts'
 import type { Run } from './run.ts'
 import { isGranted, toClient, toUpstream } from './upgrade.ts'
 import type { Cluster } from './upstream/cluster.ts'
-import type { Host, Waiting } from './upstream/host.ts'
+import type { Host } from './upstream/host.ts'
+import type { Pool, Waiting } from './upstream/pool.ts'
 
 /** Request body kept for a retry, as Linkerd's bound; a larger body is sent once and never again. */
 const RETRY_BUFFER = 65_536
@@ -33,20 +34,11 @@ const HIGH_WATER = 262_144
 export interface ForwardOptions {
   readonly clock: Clock
   readonly random: () => number
-  readonly chain: FilterChain
+  readonly deadlines: Deadlines
   /** Answers the client from here and completes the run. */
   reply(run: Run, reply: LocalReply): void
   /** The exchange is over towards the client. */
   complete(run: Run): void
-}
-
-export interface ForwardPlan {
-  readonly cluster: Cluster
-  readonly version: 1 | 2
-  readonly retry: CompiledRetry
-  /** 0: none. */
-  readonly timeoutMs: number
-  readonly responseHeaders: readonly CompiledHeaderOps[]
 }
 
 /** An upgrade over HTTP/2 waits this long, this often, for the app's SETTINGS. */
@@ -55,21 +47,37 @@ const SETTINGS_WAITS = 25
 
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 
-export class Forwarding implements Waiting, AttemptOwner {
+/** Kinds of deadline. */
+const ROUTE = 0
+const TRY = 1
+
+const NO_BYTES: Buffer[] = []
+const NO_HOSTS: Host[] = []
+const NO_TRAILERS: Headers = []
+
+export class Forwarding implements Waiting, AttemptOwner, DeadlineOwner {
   readonly run: Run
   readonly client: Endpoint
   readonly version: 1 | 2
-  readonly plan: ForwardPlan
+  readonly cluster: Cluster
+  readonly retry: CompiledRetry
+  /** 0: none. */
+  readonly timeoutMs: number
+  /** Of the rule, and of the destination. */
+  readonly responseOps: CompiledHeaderOps | undefined
+  readonly moreResponseOps: CompiledHeaderOps | undefined
+  pool: Pool | undefined
   readonly #options: ForwardOptions
   #upstream: ClientExchange | undefined
   #host: Host | undefined
   #waiting = false
-  readonly #tried: Host[] = []
-  #body: Buffer[] = []
+  /** Hosts of earlier attempts. */
+  #tried = NO_HOSTS
+  #body = NO_BYTES
   #bodyBytes = 0
   /** The body is no longer whole in the buffer: it cannot be sent again. */
   #bodyLost = false
-  #requestTrailers: Headers = []
+  #requestTrailers = NO_TRAILERS
   #responded = false
   /** The upstream granted an upgrade: raw bytes flow both ways. */
   #upgraded = false
@@ -78,15 +86,28 @@ export class Forwarding implements Waiting, AttemptOwner {
   #raced = false
   #settingsWaits = 0
   #retrying = false
-  #routeTimer: Timer | undefined
-  #tryTimer: Timer | undefined
+  #routeDeadline: Deadline | undefined
+  #tryDeadline: Deadline | undefined
   #backoff: Timer | undefined
 
-  constructor(run: Run, plan: ForwardPlan, options: ForwardOptions) {
+  constructor(
+    run: Run,
+    cluster: Cluster,
+    version: 1 | 2,
+    retry: CompiledRetry,
+    timeoutMs: number,
+    responseOps: CompiledHeaderOps | undefined,
+    moreResponseOps: CompiledHeaderOps | undefined,
+    options: ForwardOptions,
+  ) {
     this.run = run
-    this.plan = plan
     this.client = run.downstream.client
-    this.version = plan.version
+    this.cluster = cluster
+    this.version = version
+    this.retry = retry
+    this.timeoutMs = timeoutMs
+    this.responseOps = responseOps
+    this.moreResponseOps = moreResponseOps
     this.#options = options
   }
 
@@ -103,17 +124,17 @@ export class Forwarding implements Waiting, AttemptOwner {
     const { exchange } = this.run
     if (this.run.head.protocol && !this.#upgraded) {
       // Nothing may be sent before the upgrade is granted; what was sent all the same waits, bounded by the client's window.
-      this.#body.push(Buffer.from(bytes.subarray(start, end)))
+      this.#keep(bytes, start, end)
       exchange.pause()
       return
     }
-    const mayRepeat = !this.#bodyLost && !this.#responded && this.plan.retry.attempts > 0 && !this.run.head.protocol
+    const mayRepeat = !this.#bodyLost && !this.#responded && this.retry.attempts > 0 && !this.run.head.protocol
     if (mayRepeat || !this.#upstream) {
       if (this.#bodyBytes + (end - start) > RETRY_BUFFER && this.#upstream) {
         this.#bodyLost = true
-        this.#body = []
+        this.#body = NO_BYTES
       } else {
-        this.#body.push(Buffer.from(bytes.subarray(start, end)))
+        this.#keep(bytes, start, end)
         this.#bodyBytes += end - start
       }
     }
@@ -129,6 +150,11 @@ export class Forwarding implements Waiting, AttemptOwner {
     this.#received()
     if (!this.run.head.protocol || this.#upgraded) this.#upstream?.end(trailers)
     if (this.#answeredWhole) this.#finish()
+  }
+
+  #keep(bytes: Uint8Array, start: number, end: number): void {
+    if (this.#body === NO_BYTES) this.#body = []
+    this.#body.push(Buffer.from(bytes.subarray(start, end)))
   }
 
   /** The client took what was waiting for it. */
@@ -149,28 +175,28 @@ export class Forwarding implements Waiting, AttemptOwner {
     this.#waiting = false
     const { run } = this
     this.#host = host
-    this.#tried.push(host)
-    run.endpoint = host.candidate.workload
-    run.endpointAddress = `${host.candidate.address}:${host.candidate.port}`
-    for (const filter of this.#options.chain.endpoint) {
-      const reply = filter.onEndpoint?.(run)
+    run.host = host
+    const { endpoint } = run.chain
+    for (let i = 0; i < endpoint.length; i++) {
+      const reply = endpoint[i]?.onEndpoint?.(run)
       if (!reply) continue
-      this.plan.cluster.release(host)
+      this.cluster.release(host)
       this.#host = undefined
       this.#fail(reply)
       return
     }
-    setHeader(run.head.headers, 'x-envoy-attempt-count', String(run.attempts))
+    countAttempt(run.head.headers, run.attempts)
     const whole = run.requestEnded && this.#requestTrailers.length === 0 && this.#bodyBytes === 0 && !run.head.protocol
     run.upstreamSentAt = this.#options.clock.monotonic()
-    // The codec may keep the list: a later attempt changes its own copy.
-    const head = { ...run.head, headers: [...run.head.headers] }
+    let { head } = run
     const upgrade = head.protocol !== ''
     if (upgrade) {
       if (this.version === 2 && !speaksExtendedConnect(session)) {
         this.#awaitSettings(host)
         return
       }
+      // Each attempt gives it the form of its version: in a copy.
+      head = { ...head, headers: [...head.headers] }
       toUpstream(head, this.version)
     }
     let upstream: ClientExchange
@@ -179,7 +205,7 @@ export class Forwarding implements Waiting, AttemptOwner {
     } catch (error) {
       // Header operations of the route made something that cannot be sent: the codec wrote nothing.
       run.transportFailure = messageOf(error)
-      this.plan.cluster.release(host)
+      this.cluster.release(host)
       this.#host = undefined
       this.#fail({ status: 500, body: '', flags: '-', details: 'request_not_sendable' })
       return
@@ -187,9 +213,9 @@ export class Forwarding implements Waiting, AttemptOwner {
     this.#upstream = upstream
     if (!whole && !upgrade) {
       for (const chunk of this.#body) upstream.write(chunk)
-      if (this.#bodyBytes > RETRY_BUFFER || this.plan.retry.attempts === 0) {
+      if (this.#bodyBytes > RETRY_BUFFER || this.retry.attempts === 0) {
         this.#bodyLost = this.#bodyBytes > 0
-        this.#body = []
+        this.#body = NO_BYTES
       }
       if (run.requestEnded) upstream.end(this.#requestTrailers)
       else if (upstream.pending <= HIGH_WATER) run.exchange.resume()
@@ -199,11 +225,9 @@ export class Forwarding implements Waiting, AttemptOwner {
 
   onNoSession(host: Host, kind: 'connect' | 'timeout', message: string): void {
     this.#waiting = false
-    this.run.endpoint = host.candidate.workload
-    this.run.endpointAddress = `${host.candidate.address}:${host.candidate.port}`
+    this.run.host = host
     this.run.transportFailure = message
-    this.#tried.push(host)
-    if (this.#retry('connect')) return
+    if (this.#retryAfter('connect', host)) return
     const retried = this.run.attempts > 1
     this.#fail(upstreamReset(kind === 'timeout' ? 'connection timeout' : 'connection failure', retried, message))
   }
@@ -219,25 +243,30 @@ export class Forwarding implements Waiting, AttemptOwner {
 
   response(head: ResponseHead, end: boolean): void {
     if (this.#finished) return
-    const { run, plan } = this
-    this.#tryTimer?.cancel()
+    const { run, retry } = this
+    this.#stop(this.#tryDeadline)
     run.upstreamHeadAt = this.#options.clock.monotonic()
     const grpcText = run.grpc ? header(head.headers, 'grpc-status') : undefined
     const grpcStatus = grpcText === undefined ? -1 : Number(grpcText)
     const status = grpcStatus >= 0 && end ? grpcToHttpStatus(grpcStatus) : head.status
-    if (this.#host) plan.cluster.reportStatus(this.#host, status)
-    const limited = header(head.headers, 'x-envoy-ratelimited') !== undefined
-    if (retriesStatus(plan.retry, head.status, grpcStatus, limited) && this.#retry('status')) return
+    if (this.#host) this.cluster.reportStatus(this.#host, status)
+    if (retry.attempts > 0 && (head.status >= 400 || grpcStatus > 0 || retry.statusCodes.size > 0)) {
+      const limited = header(head.headers, 'x-envoy-ratelimited') !== undefined
+      if (retriesStatus(retry, head.status, grpcStatus, limited) && this.#retryAfter('status', this.#host)) return
+    }
     this.#responded = true
     const early = this.#body
-    this.#body = []
+    this.#body = NO_BYTES
     if (run.head.protocol && isGranted(head, this.version)) {
       this.#upgraded = true
       toClient(head, this.version, run.exchange.version, run.head.headers)
     }
     if (grpcStatus >= 0) run.grpcStatus = grpcStatus
-    for (const ops of plan.responseHeaders) applyHeaderOps(head.headers, ops)
-    for (const filter of this.#options.chain.response) filter.onResponse?.(run, head)
+    if (this.responseOps) applyHeaderOps(head.headers, this.responseOps)
+    if (this.moreResponseOps) applyHeaderOps(head.headers, this.moreResponseOps)
+    sendHead(run, head)
+    const filters = run.chain.response
+    for (let i = 0; i < filters.length; i++) filters[i]?.onResponse?.(run, head)
     run.status = head.status
     run.details = 'via_upstream'
     try {
@@ -260,7 +289,8 @@ export class Forwarding implements Waiting, AttemptOwner {
     if (this.#finished) return
     const { exchange } = this.run
     this.run.responseBytes += end - start
-    for (const filter of this.#options.chain.responseData) filter.onResponseData?.(this.run, bytes, start, end)
+    const filters = this.run.chain.responseData
+    for (let i = 0; i < filters.length; i++) filters[i]?.onResponseData?.(this.run, bytes, start, end)
     exchange.write(bytes, start, end)
     if (exchange.pending > HIGH_WATER) upstream.pause()
   }
@@ -270,7 +300,8 @@ export class Forwarding implements Waiting, AttemptOwner {
     const { run } = this
     const text = run.grpc ? header(trailers, 'grpc-status') : undefined
     if (text !== undefined) run.grpcStatus = Number(text)
-    for (const filter of this.#options.chain.responseEnd) filter.onResponseEnd?.(run, trailers)
+    const filters = run.chain.responseEnd
+    for (let i = 0; i < filters.length; i++) filters[i]?.onResponseEnd?.(run, trailers)
     run.exchange.end(trailers)
     this.#answered()
   }
@@ -288,9 +319,9 @@ export class Forwarding implements Waiting, AttemptOwner {
     const host = this.#host
     this.#host = undefined
     this.#upstream = undefined
-    if (host) this.plan.cluster.release(host)
+    if (host) this.cluster.release(host)
     if (this.#finished || !error) return
-    if (host) this.plan.cluster.reportFailure(host, 'reset')
+    if (host) this.cluster.reportFailure(host, 'reset')
     if (this.#responded) {
       // The head went out: the client must see that the rest is missing.
       const { run } = this
@@ -300,7 +331,7 @@ export class Forwarding implements Waiting, AttemptOwner {
       run.exchange.reset('internal')
       return
     }
-    if (this.#retryAfterReset(upstream, error)) return
+    if (this.#retryAfterReset(upstream, error, host)) return
     this.#fail(upstreamReset(resetName(error), this.run.attempts > 1, this.run.transportFailure))
   }
 
@@ -309,7 +340,7 @@ export class Forwarding implements Waiting, AttemptOwner {
   #attempt(): void {
     this.run.attempts++
     this.#waiting = true
-    const refused = this.plan.cluster.acquire(this, this.plan.retry.ignorePreviousHosts ? this.#tried : [])
+    const refused = this.cluster.acquire(this, this.#tried)
     if (!refused) return
     this.#waiting = false
     this.#fail(refused === 'overflow' ? overflow('') : replies.noHealthyUpstream)
@@ -317,14 +348,13 @@ export class Forwarding implements Waiting, AttemptOwner {
 
   /** A fresh HTTP/2 session does not know yet whether the app takes extended CONNECT: its settings are on their way. */
   #awaitSettings(host: Host): void {
-    this.plan.cluster.release(host)
+    this.cluster.release(host)
     this.#host = undefined
     if (++this.#settingsWaits > SETTINGS_WAITS) {
       this.#fail(replies.upgradeFailed)
       return
     }
     this.run.attempts--
-    this.#tried.pop()
     this.#backoff = this.#options.clock.after(SETTINGS_WAIT_MS, () => {
       this.#backoff = undefined
       if (!this.#finished) this.#attempt()
@@ -332,30 +362,39 @@ export class Forwarding implements Waiting, AttemptOwner {
   }
 
   #received(): void {
-    const { run, plan } = this
+    const { run } = this
     run.requestEnded = true
     // Envoy's timer starts when the request has been received whole, and covers all attempts.
-    if (plan.timeoutMs > 0 && !run.head.protocol) {
-      this.#routeTimer ??= this.#options.clock.after(plan.timeoutMs, () => {
-        if (this.#responded) this.#cut('UT', 'response_timeout')
-        else this.#fail(replies.routeTimeout, 'timeout')
-      })
+    if (this.timeoutMs > 0 && !run.head.protocol) {
+      this.#routeDeadline ??= this.#options.deadlines.start(this.timeoutMs, this, ROUTE)
     }
     if (this.#upstream) this.#startTryTimer()
   }
 
   #startTryTimer(): void {
-    const limit = this.plan.retry.perTryTimeoutMs
+    const limit = this.retry.perTryTimeoutMs
     if (!limit || !this.run.requestEnded || this.run.head.protocol) return
-    this.#tryTimer?.cancel()
-    this.#tryTimer = this.#options.clock.after(limit, () => {
-      if (this.#responded || this.#finished) return
-      if (this.#host) this.plan.cluster.reportFailure(this.#host, 'timeout')
-      if (!this.#retry('timeout')) this.#fail(replies.perTryTimeout)
-    })
+    this.#stop(this.#tryDeadline)
+    this.#tryDeadline = this.#options.deadlines.start(limit, this, TRY)
   }
 
-  #retryAfterReset(upstream: ClientExchange, error: ExchangeError): boolean {
+  #stop(deadline: Deadline | undefined): void {
+    if (deadline) this.#options.deadlines.stop(deadline)
+  }
+
+  onDeadline(kind: number): void {
+    if (this.#finished) return
+    if (kind === ROUTE) {
+      if (this.#responded) this.#cut('UT', 'response_timeout')
+      else this.#fail(replies.routeTimeout, 'timeout')
+      return
+    }
+    if (this.#responded) return
+    if (this.#host) this.cluster.reportFailure(this.#host, 'timeout')
+    if (!this.#retryAfter('timeout', this.#host)) this.#fail(replies.perTryTimeout)
+  }
+
+  #retryAfterReset(upstream: ClientExchange, error: ExchangeError, host: Host | undefined): boolean {
     // A kept-alive connection that the server closed just as it was used: the request was most likely never seen. Only what
     // may be repeated without harm is, once, and not as one of the policy's retries.
     const race = upstream.reused && error.reason === 'closed' && !this.#raced && IDEMPOTENT.has(this.run.head.method)
@@ -364,13 +403,12 @@ export class Forwarding implements Waiting, AttemptOwner {
       this.#attempt()
       return true
     }
-    return this.#retry(error.reason === 'refused' ? 'refused' : 'reset')
+    return this.#retryAfter(error.reason === 'refused' ? 'refused' : 'reset', host)
   }
 
   /** Tries again if the policy, the budget and the buffered body allow it. */
-  #retry(why: AttemptFailure | 'status'): boolean {
-    const { retry, cluster } = this.plan
-    const { run } = this
+  #retryAfter(why: AttemptFailure | 'status', host: Host | undefined): boolean {
+    const { retry, cluster, run } = this
     if (why !== 'status' && !retry.failures[why]) return false
     if (this.#responded || this.#bodyLost || run.head.protocol !== '' || run.attempts > retry.attempts) return false
     const limit = cluster.policy.connectionPool?.maxRetries
@@ -381,6 +419,10 @@ export class Forwarding implements Waiting, AttemptOwner {
     if (!this.#retrying) {
       this.#retrying = true
       cluster.retries++
+    }
+    if (host && retry.ignorePreviousHosts) {
+      if (this.#tried === NO_HOSTS) this.#tried = []
+      this.#tried.push(host)
     }
     this.#leave()
     const delay = retryDelay(retry.backoffMs, run.attempts, this.#options.random)
@@ -393,14 +435,14 @@ export class Forwarding implements Waiting, AttemptOwner {
 
   /** Lets go of the current attempt. */
   #leave(): void {
-    this.#tryTimer?.cancel()
-    if (this.#waiting) this.plan.cluster.cancel(this)
+    this.#stop(this.#tryDeadline)
+    if (this.#waiting) this.cluster.cancel(this)
     this.#waiting = false
     const upstream = this.#upstream
     const host = this.#host
     this.#upstream = undefined
     this.#host = undefined
-    if (host) this.plan.cluster.release(host)
+    if (host) this.cluster.release(host)
     upstream?.reset('cancel')
   }
 
@@ -417,7 +459,7 @@ export class Forwarding implements Waiting, AttemptOwner {
 
   #fail(reply: LocalReply, report?: 'timeout'): void {
     if (this.#finished) return
-    if (report && this.#host) this.plan.cluster.reportFailure(this.#host, report)
+    if (report && this.#host) this.cluster.reportFailure(this.#host, report)
     this.#leave()
     this.#finish()
     this.#options.reply(this.run, reply)
@@ -436,13 +478,25 @@ export class Forwarding implements Waiting, AttemptOwner {
   #finish(): void {
     if (this.#finished) return
     this.#finished = true
-    this.#body = []
-    this.#routeTimer?.cancel()
-    this.#tryTimer?.cancel()
+    this.#body = NO_BYTES
+    this.#stop(this.#routeDeadline)
+    this.#stop(this.#tryDeadline)
     this.#backoff?.cancel()
-    if (this.#waiting) this.plan.cluster.cancel(this)
+    if (this.#waiting) this.cluster.cancel(this)
     this.#waiting = false
-    if (this.#retrying) this.plan.cluster.retries--
+    if (this.#retrying) this.cluster.retries--
     this.#retrying = false
   }
+}
+
+/** The number of the attempt, as Envoy tells the app. Clients cannot set it (filter/headers.ts). */
+function countAttempt(headers: Headers, attempt: number): void {
+  if (attempt > 1) {
+    for (let i = 0; i < headers.length; i += 2) {
+      if (headers[i] !== 'x-envoy-attempt-count') continue
+      headers[i + 1] = String(attempt)
+      return
+    }
+  }
+  headers.push('x-envoy-attempt-count', attempt === 1 ? '1' : String(attempt))
 }

@@ -5,7 +5,6 @@ import type { Clock } from '../base/clock.ts'
 import type { Logger } from '../base/log.ts'
 import { messageOf } from '../base/errors.ts'
 import {
-  header,
   setHeader,
   type ExchangeError,
   type Headers,
@@ -15,21 +14,21 @@ import {
 } from '../http/message.ts'
 import type { Connection } from '../io/connection.ts'
 import { applyHeaderOps, type CompiledHeaderOps } from '../mesh/header-ops.ts'
-import type { RouteMatched } from '../mesh/match-route.ts'
-import { matchRoute } from '../mesh/match-route.ts'
+import { matchRoute, type CompiledDestination, type RouteMatched } from '../mesh/match-route.ts'
 import { normalizePath } from '../mesh/normalize-path.ts'
 import { redirectLocation } from '../mesh/redirect.ts'
 import { compileRetry } from '../mesh/retry.ts'
-import type { Service } from '../mesh/service.ts'
 import type { MeshState } from '../mesh/state.ts'
 import { pickWeighted } from '../mesh/weighted.ts'
-import { clientNamespace, type Downstream } from './downstream.ts'
-import { compileChain, type Filter, type FilterChain } from './filter/filter.ts'
-import { Forwarding, type ForwardOptions, type ForwardPlan } from './forward.ts'
-import { isGrpc, replies, sendReply, unsupportedRule, type LocalReply } from './reply.ts'
-import { Run } from './run.ts'
+import { Deadlines } from './deadlines.ts'
+import type { Downstream } from './downstream.ts'
+import { RouteChains, type Filter, type FilterResult, type RouteFilter } from './filter/filter.ts'
+import { receiveHead } from './filter/headers.ts'
+import { Forwarding, type ForwardOptions } from './forward.ts'
+import { replies, sendReply, unsupportedRule, type LocalReply } from './reply.ts'
+import type { Hop, NoHop } from './route/hop.ts'
 import { noTable, type Tables } from './route/table.ts'
-import type { Cluster } from './upstream/cluster.ts'
+import { HeldBody, Run } from './run.ts'
 import type { Clusters } from './upstream/clusters.ts'
 import { normalizeUpgrade } from './upgrade.ts'
 
@@ -37,7 +36,10 @@ export interface PipelineOptions {
   readonly state: MeshState
   readonly tables: Tables
   readonly clusters: Clusters
+  /** Of every request, in order. */
   readonly filters: readonly Filter[]
+  /** Of requests by their route. */
+  readonly routeFilters?: readonly RouteFilter[]
   readonly clock: Clock
   readonly random: () => number
   readonly log: Logger
@@ -47,14 +49,13 @@ export interface PipelineOptions {
   readonly overload?: { refuses(active: number): boolean }
 }
 
-const NO_LABELS: Readonly<Record<string, string>> = Object.freeze({})
-const NO_OPS: readonly CompiledHeaderOps[] = []
 const DEFAULT_RETRY = compileRetry(undefined)
 
 export class Pipeline implements ServerEvents, ForwardOptions {
   readonly clock: Clock
   readonly random: () => number
-  readonly chain: FilterChain
+  readonly deadlines: Deadlines
+  readonly #chains: RouteChains
   readonly #options: PipelineOptions
   /** Requests in flight, for the drain. */
   active = 0
@@ -63,33 +64,24 @@ export class Pipeline implements ServerEvents, ForwardOptions {
     this.#options = options
     this.clock = options.clock
     this.random = options.random
-    this.chain = compileChain(options.filters)
+    this.deadlines = new Deadlines(options.clock)
+    this.#chains = new RouteChains(options.filters, options.routeFilters)
   }
 
   // --- ServerEvents; `slot` of the exchange is its Run.
 
   onRequest(exchange: ServerExchange, head: RequestHead, end: boolean): void {
+    const { tables, clusters, state } = this.#options
     const downstream = this.#options.downstreamOf(exchange.connection)
-    const { tables } = this.#options
-    const table = downstream.service
-      ? tables.forService(downstream.service, clientNamespace(downstream))
-      : downstream.workload
-        ? tables.forWorkload(downstream.workload)
-        : noTable
-    const run = new Run(
-      exchange,
-      head,
-      downstream,
-      table,
-      isGrpc(head.headers),
-      this.clock.monotonic(),
-      this.clock.now(),
-    )
+    if (downstream.version !== state.version) downstream.refresh(state)
+    const dialed = (downstream.dialed ??= tables.dial(downstream, clusters))
+    const { common } = this.#chains
+    const run = new Run(exchange, head, downstream, dialed.table, common, this.clock.monotonic(), this.clock.now())
     exchange.slot = run
     this.active++
     run.requestEnded = end
     try {
-      this.#begin(run, end)
+      this.#begin(run)
     } catch (error) {
       // A bug in a decision must not let the request through, nor take the process down.
       this.#options.log.error({ error: messageOf(error), path: run.originalPath }, 'request failed in the pipeline')
@@ -99,27 +91,41 @@ export class Pipeline implements ServerEvents, ForwardOptions {
 
   onData(exchange: ServerExchange, arena: Uint8Array, start: number, end: number): void {
     const run = exchange.slot as Run
+    if (run.completed) return
     run.requestBytes += end - start
-    for (const filter of this.chain.requestData) {
-      const reply = filter.onRequestData?.(run, arena, start, end)
-      if (reply) {
-        this.#forwarding(run)?.cancel()
-        this.reply(run, reply)
-        return
-      }
+    const filters = run.chain.requestData
+    for (let i = 0; i < filters.length; i++) {
+      const reply = filters[i]?.onRequestData?.(run, arena, start, end)
+      if (!reply) continue
+      this.reply(run, reply)
+      return
     }
-    this.#forwarding(run)?.data(arena, start, end)
+    const { held } = run
+    if (!held) {
+      run.forwarding?.data(arena, start, end)
+      return
+    }
+    held.bytes += end - start
+    if (held.bytes > held.limit) this.reply(run, replies.payloadTooLarge)
+    else held.chunks.push(Buffer.from(arena.subarray(start, end)))
   }
 
   onEnd(exchange: ServerExchange, trailers: Headers): void {
     const run = exchange.slot as Run
     run.requestEnded = true
-    for (const filter of this.chain.requestEnd) filter.onRequestEnd?.(run, trailers)
-    this.#forwarding(run)?.end(trailers)
+    const filters = run.chain.requestEnd
+    for (let i = 0; i < filters.length; i++) filters[i]?.onRequestEnd?.(run, trailers)
+    const { held } = run
+    if (!held) {
+      run.forwarding?.end(trailers)
+      return
+    }
+    held.trailers = trailers
+    if (held.gathering) this.#gathered(run, held)
   }
 
   onDrain(exchange: ServerExchange): void {
-    this.#forwarding(exchange.slot as Run)?.drained()
+    ;(exchange.slot as Run).forwarding?.drained()
   }
 
   onClose(exchange: ServerExchange, error: ExchangeError | undefined): void {
@@ -127,7 +133,7 @@ export class Pipeline implements ServerEvents, ForwardOptions {
     if (!run) return
     if (error) {
       if (run.flags === '-') flagClientError(run, error)
-      this.#forwarding(run)?.cancel()
+      run.forwarding?.cancel()
     }
     this.complete(run)
   }
@@ -137,6 +143,8 @@ export class Pipeline implements ServerEvents, ForwardOptions {
   /** Answers from here. Does nothing if an answer has begun: then the exchange is cut. */
   reply(run: Run, reply: LocalReply): void {
     if (run.completed) return
+    run.held = undefined
+    run.forwarding?.cancel()
     run.flags = run.flags === '-' || reply.flags !== '-' ? reply.flags : run.flags
     run.details = reply.details
     if (run.exchange.responded) {
@@ -152,18 +160,16 @@ export class Pipeline implements ServerEvents, ForwardOptions {
     if (run.completed) return
     run.completed = true
     this.active--
-    for (const filter of this.chain.complete) filter.onComplete?.(run)
+    const filters = run.chain.complete
+    for (let i = 0; i < filters.length; i++) filters[i]?.onComplete?.(run)
   }
 
   // --- own
 
-  #forwarding(run: Run): Forwarding | undefined {
-    return run.forwarding as Forwarding | undefined
-  }
-
-  #begin(run: Run, end: boolean): void {
+  #begin(run: Run): void {
     const { exchange, head } = run
     if (this.#options.overload?.refuses(this.active)) return this.reply(run, replies.overload)
+    receiveHead(run)
     // Istio answers HTTP/1.0 with 426 unless told otherwise.
     if (exchange.version === 1 && exchange.minor === 0) return this.reply(run, replies.lowVersion)
     if (!head.authority) return this.reply(run, replies.missingHost)
@@ -176,166 +182,150 @@ export class Pipeline implements ServerEvents, ForwardOptions {
     const path = normalizePath(head.path, this.#options.state.settings.pathNormalization)
     if (path === undefined) return this.reply(run, replies.badPath)
     head.path = path
-    this.#describe(run)
-    this.#filter(run, end, 0)
+    run.path = path
+    run.method = head.method
+    this.#filter(run, 0)
   }
 
-  #describe(run: Run): void {
-    const { attributes, exchange, head, downstream } = run
-    attributes.sourceAddress = downstream.client.address
-    attributes.identity = downstream.identity
-    attributes.destinationAddress = downstream.address
-    attributes.destinationPort = downstream.port
-    attributes.method = head.method
-    attributes.scheme = schemeOf(head, exchange.version)
-    attributes.authority = head.authority
-    attributes.path = head.path
-    attributes.headers = head.headers
-    // No hop in front of a waypoint is trusted: the remote address is the peer's.
-    attributes.remoteAddress = downstream.client.address
-    attributes.servicePort = downstream.port
-    attributes.sourceNamespace = clientNamespace(downstream)
-    attributes.sourceLabels = downstream.source?.labels ?? NO_LABELS
-  }
-
-  #filter(run: Run, end: boolean, from: number): void {
-    const filters = this.chain.request
+  /** Walks the filters before the route (`onRequest`), or those once it is known (`onRoute`), each of which may hold the request. */
+  #filter(run: Run, from: number): void {
+    const { routed } = run
+    const filters = routed ? run.chain.route : run.chain.request
     for (let i = from; i < filters.length; i++) {
-      const result = filters[i]?.onRequest?.(run)
+      const filter = filters[i] as Filter
+      const result: FilterResult = routed ? filter.onRoute?.(run) : filter.onRequest?.(run)
       if (result === undefined) continue
-      if (result === 'wait') {
-        run.exchange.pause()
-        run.proceed = () => {
-          run.proceed = ignore
-          if (run.completed) return
-          run.exchange.resume()
-          this.#filter(run, end, i + 1)
-        }
-        return
+      if (result !== 'wait') return this.reply(run, result)
+      // What has been read already still comes: it is held, bounded by what the client may send unasked.
+      run.held ??= new HeldBody()
+      run.exchange.pause()
+      run.proceed = () => {
+        run.proceed = ignore
+        if (run.completed || run.exchange.responded) return
+        run.exchange.resume()
+        this.#filter(run, i + 1)
       }
-      return this.reply(run, result)
+      return
     }
-    this.#route(run, end)
+    if (routed) this.#act(run)
+    else this.#route(run)
   }
 
-  #route(run: Run, end: boolean): void {
-    const { table, downstream } = run
-    if (table.route === 'broken') return this.reply(run, unsupportedRule(['a route that does not compile']))
-    if (!table.service || !table.route || table.route.route.rules.length === 0) {
-      const cluster = table.service
-        ? this.#options.clusters.forService(table.service, downstream.port, '', clientNamespace(downstream))
-        : this.#options.clusters.forWorkload(
-            downstream.workload as NonNullable<Downstream['workload']>,
-            downstream.address,
-            downstream.port,
-          )
-      if (cluster === 'no_subset') return this.reply(run, replies.noHealthyUpstream)
-      return this.#forward(run, cluster, table.service, downstream.port, undefined, NO_OPS, end)
+  #route(run: Run): void {
+    const { route } = run.table
+    if (route === 'broken') return this.reply(run, unsupportedRule(['a route that does not compile']))
+    if (route && route.route.rules.length > 0) {
+      const matched = matchRoute(route, run)
+      if (!matched) return this.reply(run, replies.routeNotFound)
+      run.matched = matched
+      run.chain = this.#chains.of(matched.compiled)
+      if (matched.rule.unsupported.length > 0) return this.reply(run, unsupportedRule(matched.rule.unsupported))
     }
-    const matched = matchRoute(table.route, run.attributes)
-    if (!matched) return this.reply(run, replies.routeNotFound)
-    run.matched = matched
-    if (matched.rule.unsupported.length > 0) return this.reply(run, unsupportedRule(matched.rule.unsupported))
+    run.routed = true
+    if (run.chain.route.length > 0) this.#filter(run, 0)
+    else this.#act(run)
+  }
+
+  #act(run: Run): void {
+    const { matched } = run
+    if (!matched) {
+      const { dialed } = run.downstream
+      if (dialed) this.#towards(run, dialed.plain(), undefined, undefined)
+      return
+    }
     const { action } = matched.rule
     switch (action.type) {
       case 'respond':
         return this.reply(run, { status: action.status, body: action.body, flags: '-', details: 'direct_response' })
       case 'redirect': {
-        const location = redirectLocation(action.redirect, matched.match?.path, table.route.route.dialect, {
+        const { route } = run.table
+        const dialect = route && route !== 'broken' ? route.route.dialect : 'VirtualService'
+        const location = redirectLocation(action.redirect, matched.match?.path, dialect, {
           scheme: run.head.scheme || 'http',
           authority: run.head.authority,
           path: run.head.path,
-          port: downstream.port,
+          port: run.downstream.port,
         })
         const { status } = action.redirect
-        return this.reply(run, {
-          status,
-          body: '',
-          flags: '-',
-          details: 'direct_response',
-          headers: ['location', location],
-        })
+        const headers = ['location', location]
+        return this.reply(run, { status, body: '', flags: '-', details: 'direct_response', headers })
       }
-      case 'forward':
-        return this.#forwardTo(run, matched, end)
+      case 'forward': {
+        const { destinations, weights } = matched.compiled
+        const chosen = destinations[pickWeighted(weights, this.random)]
+        const { dialed } = run.downstream
+        if (!chosen || !dialed) return this.reply(run, replies.invalidBackend)
+        return this.#towards(run, dialed.to(chosen), matched, chosen)
+      }
     }
   }
 
-  #forwardTo(run: Run, matched: RouteMatched, end: boolean): void {
-    const { head, downstream } = run
-    const { compiled } = matched
-    const chosen = compiled.destinations[pickWeighted(compiled.weights, this.random)]
-    if (!chosen) return this.reply(run, replies.invalidBackend)
-    run.destination = chosen.destination
-    const { destination } = chosen
-    const service = this.#options.state.service(destination.service)
-    if (!service) {
-      // HTTPRoute: an invalid backend answers 500 for its share; VirtualService: the cluster is unknown.
-      const http = run.table.route !== 'broken' && run.table.route?.route.dialect === 'HTTPRoute'
-      return this.reply(run, http ? replies.invalidBackend : replies.clusterNotFound)
-    }
-    const only = service.ports.length === 1 ? service.ports[0]?.port : undefined
-    const port = destination.port || only || downstream.port
-    const cluster = this.#options.clusters.forService(service, port, destination.subset, clientNamespace(downstream))
-    if (cluster === 'no_subset') {
-      run.cluster = `outbound|${port}|${destination.subset}|${service.hostname}`
-      return this.reply(run, replies.noHealthyUpstream)
-    }
-    if (matched.rewritePath) {
-      const rewritten = matched.rewritePath(head.path)
-      // What the client asked for, as Envoy tells the app.
-      if (rewritten !== head.path) setHeader(head.headers, 'x-envoy-original-path', head.path)
-      head.path = rewritten
-    }
-    if (matched.rule.rewrite?.authority !== undefined) head.authority = matched.rule.rewrite.authority
-    const responseOps: CompiledHeaderOps[] = []
-    for (const ops of [compiled.requestHeaders, chosen.requestHeaders]) {
-      if (!ops) continue
-      applyHeaderOps(head.headers, ops)
-      if (ops.authority !== undefined) head.authority = ops.authority
-    }
-    for (const ops of [compiled.responseHeaders, chosen.responseHeaders]) if (ops) responseOps.push(ops)
-    this.#forward(run, cluster, service, port, matched, responseOps.length > 0 ? responseOps : NO_OPS, end)
-  }
-
-  #forward(
+  /** The destination is known: the head takes its last form. */
+  #towards(
     run: Run,
-    cluster: Cluster,
-    service: Service | undefined,
-    port: number,
+    hop: Hop | NoHop,
     matched: RouteMatched | undefined,
-    responseHeaders: readonly CompiledHeaderOps[],
-    end: boolean,
+    chosen: CompiledDestination | undefined,
   ): void {
-    run.cluster = cluster.name
-    const plan: ForwardPlan = {
-      cluster,
-      version: this.#version(run, cluster, service, port),
-      retry: matched?.compiled.retry ?? DEFAULT_RETRY,
-      timeoutMs: this.#timeout(run, matched?.rule.timeoutMs ?? 0),
-      responseHeaders,
+    if (!hop.cluster) {
+      run.cluster = hop.name
+      return this.reply(run, hop.reply)
     }
-    const forwarding = new Forwarding(run, plan, this)
-    run.forwarding = forwarding
-    forwarding.start(end)
+    const { head, exchange } = run
+    run.cluster = hop.cluster.name
+    if (matched) {
+      if (matched.rewritePath) {
+        const rewritten = matched.rewritePath(head.path)
+        // What the client asked for, as Envoy tells the app.
+        if (rewritten !== head.path) setHeader(head.headers, 'x-envoy-original-path', head.path)
+        head.path = rewritten
+      }
+      if (matched.rule.rewrite?.authority !== undefined) head.authority = matched.rule.rewrite.authority
+      requestOps(head, matched.compiled.requestHeaders)
+      requestOps(head, chosen?.requestHeaders)
+    }
+    run.forwarding = new Forwarding(
+      run,
+      hop.cluster,
+      head.protocol !== '' ? hop.upgradeVersion : hop.version || exchange.version,
+      matched?.compiled.retry ?? DEFAULT_RETRY,
+      this.#timeout(run, matched?.rule.timeoutMs ?? 0),
+      matched?.compiled.responseHeaders,
+      chosen?.responseHeaders,
+      this,
+    )
+    const { requestBody } = run.chain
+    if (requestBody.length > 0 && head.protocol === '' && !(run.requestEnded && !run.held)) this.#gather(run)
+    else this.#send(run, run.forwarding)
   }
 
-  /** HTTP version towards the app: by the port's protocol, an upgrade policy, or as the client speaks. */
-  #version(run: Run, cluster: Cluster, service: Service | undefined, port: number): 1 | 2 {
-    const pool = cluster.policy.connectionPool
-    const declared = service?.ports.find((candidate) => candidate.port === port)?.protocol
-    // An app that is not known to speak HTTP/2 is asked for a WebSocket as all of them understand it.
-    if (run.head.protocol) return declared === 'grpc' || declared === 'http2' ? 2 : 1
-    if (pool?.useClientProtocol) return run.exchange.version
-    switch (declared) {
-      case 'grpc':
-      case 'http2':
-        return 2
-      case 'http':
-        return pool?.h2Upgrade === 'UPGRADE' ? 2 : 1
-      default:
-        return run.exchange.version
+  /** Holds the body until it is whole, for the filters that want it so. */
+  #gather(run: Run): void {
+    const held = (run.held ??= new HeldBody())
+    held.gathering = true
+    for (const filter of run.chain.requestBody) held.limit = Math.min(held.limit, filter.bodyLimit ?? 0)
+    if (held.bytes > held.limit) this.reply(run, replies.payloadTooLarge)
+    else if (run.requestEnded) this.#gathered(run, held)
+  }
+
+  #gathered(run: Run, held: HeldBody): void {
+    const body = held.chunks.length === 1 ? (held.chunks[0] as Buffer) : Buffer.concat(held.chunks)
+    for (const filter of run.chain.requestBody) {
+      const reply = filter.onRequestBody?.(run, body)
+      if (reply) return this.reply(run, reply)
     }
+    if (run.forwarding) this.#send(run, run.forwarding)
+  }
+
+  /** Off it goes, with what was held of its body. */
+  #send(run: Run, forwarding: Forwarding): void {
+    const { held } = run
+    if (!held) return forwarding.start(run.requestEnded)
+    run.held = undefined
+    const empty = held.bytes === 0 && held.trailers.length === 0
+    forwarding.start(run.requestEnded && empty)
+    for (const chunk of held.chunks) forwarding.data(chunk, 0, chunk.length)
+    if (run.requestEnded && !empty) forwarding.end(held.trailers)
   }
 
   /** The route's timeout, or the shorter one a gRPC client asks for. */
@@ -350,13 +340,10 @@ export class Pipeline implements ServerEvents, ForwardOptions {
   }
 }
 
-/** HTTP/1.1 has no scheme of its own: a proxy in front says it in x-forwarded-proto (as Envoy reads it). */
-function schemeOf(head: RequestHead, version: 1 | 2): string {
-  if (version === 1) {
-    const forwarded = header(head.headers, 'x-forwarded-proto')
-    if (forwarded === 'http' || forwarded === 'https') return forwarded
-  }
-  return head.scheme || 'http'
+function requestOps(head: RequestHead, ops: CompiledHeaderOps | undefined): void {
+  if (!ops) return
+  applyHeaderOps(head.headers, ops)
+  if (ops.authority !== undefined) head.authority = ops.authority
 }
 
 const UNITS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 0.001, n: 0.000001 }

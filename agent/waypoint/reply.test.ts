@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { RequestHead, ResponseHead, ServerExchange } from '../http/message.ts'
-import { cleanHeaders } from './filter/headers.ts'
+import { receiveHead } from './filter/headers.ts'
 import { grpcTimeout } from './pipeline.ts'
 import {
   accessDenied,
@@ -12,6 +12,7 @@ import {
   upstreamReset,
   type LocalReply,
 } from './reply.ts'
+import type { Run } from './run.ts'
 
 function send(reply: LocalReply, head: Partial<RequestHead> = {}, version: 1 | 2 = 1) {
   const out = { head: undefined as ResponseHead | undefined, ended: false, body: '' }
@@ -106,8 +107,12 @@ describe('header hygiene', () => {
       'x-b',
       '2',
     ]
-    cleanHeaders(headers, true)
-    expect(headers).toEqual(['content-length', '5', 'x-b', '2', 'te', 'trailers'])
+    const head = { method: 'GET', scheme: 'http', authority: 'a', path: '/', protocol: '', headers }
+    receiveHead({ head, exchange: { version: 1 }, requestId: '', grpc: false } as unknown as Run)
+    expect(headers.slice(0, 6)).toEqual(['content-length', '5', 'x-b', '2', 'te', 'trailers'])
+    expect(headers[6]).toBe('x-request-id')
+    expect(headers[7]).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/)
+    expect(headers.slice(8)).toEqual(['x-forwarded-proto', 'http'])
   })
 })
 

@@ -22,6 +22,7 @@ export const replies = {
   routeTimeout: { status: 504, body: 'upstream request timeout', flags: 'UT', details: 'response_timeout' },
   perTryTimeout: { status: 504, body: 'upstream request timeout', flags: 'UT', details: 'upstream_per_try_timeout' },
   upgradeFailed: { status: 403, body: '', flags: '-', details: 'upgrade_failed' },
+  payloadTooLarge: { status: 413, body: 'Payload Too Large', flags: '-', details: 'request_payload_too_large' },
   badPath: { status: 400, body: '', flags: '-', details: 'path_normalization_failed' },
   missingHost: { status: 400, body: '', flags: '-', details: 'missing_host_header' },
   lowVersion: { status: 426, body: '', flags: '-', details: 'low_version', close: true },
@@ -109,14 +110,17 @@ export function grpcStatusOf(status: number): number {
   }
 }
 
-/** True for requests whose answers must be gRPC's: content-type application/grpc or application/grpc+… */
-export function isGrpc(headers: Headers): boolean {
-  const type = header(headers, 'content-type')
+/** True for content-type application/grpc or application/grpc+…: the answer must be gRPC's too. */
+export function isGrpcType(type: string): boolean {
   return (
-    type !== undefined &&
     type.startsWith('application/grpc') &&
-    (type.length === 16 || type[16] === '+' || type[16] === ';')
+    (type.length === 16 || type.charCodeAt(16) === 43 || type.charCodeAt(16) === 59)
   )
+}
+
+/** True for requests whose answers must be gRPC's. */
+export function isGrpc(headers: Headers): boolean {
+  return isGrpcType(header(headers, 'content-type') ?? '')
 }
 
 const encoder = new TextEncoder()

@@ -13,7 +13,6 @@ import type { AccessLog } from '../telemetry/access-log.ts'
 import type { Metrics } from '../telemetry/exposition.ts'
 import { HttpMetrics, TcpMetrics } from '../telemetry/istio.ts'
 import { authorizeFilter } from './filter/authorize.ts'
-import { headerFilter } from './filter/headers.ts'
 import { observeFilter, observeOpaque, observeRefused } from './filter/observe.ts'
 import { hboneServer } from './listen/hbone.ts'
 import { downstreamOf, innerServer, type InnerServer } from './listen/inner.ts'
@@ -93,7 +92,7 @@ export class Waypoint {
       tables,
       clusters,
       // The observer stands first, so that its onComplete sees what all others did.
-      filters: [observeFilter({ metrics: new HttpMetrics(metrics), access, clock }), headerFilter, authorizeFilter],
+      filters: [observeFilter({ metrics: new HttpMetrics(metrics), access, clock }), authorizeFilter],
       clock,
       random,
       log,

@@ -8,7 +8,7 @@ import type { Filter } from './filter.ts'
 function judge(run: Run, policies: CompiledPolicies): LocalReply | undefined {
   if (run.judged === policies) return undefined
   run.judged = policies
-  const verdict = authorizeRequest(policies, run.attributes)
+  const verdict = authorizeRequest(policies, run)
   run.verdict = verdict
   return verdict.allowed ? undefined : accessDenied(verdict.details)
 }
@@ -16,5 +16,5 @@ function judge(run: Run, policies: CompiledPolicies): LocalReply | undefined {
 export const authorizeFilter: Filter = {
   name: 'authorize',
   onRequest: (run) => (run.table.common ? judge(run, run.table.common) : undefined),
-  onEndpoint: (run) => (run.endpoint ? judge(run, run.table.forEndpoint(run.endpoint)) : undefined),
+  onEndpoint: (run) => (run.host ? judge(run, run.table.forEndpoint(run.host.candidate.workload)) : undefined),
 }

@@ -1,28 +1,21 @@
 // What is counted and written for each request: Istio's metrics with reporter="waypoint", and one JSON access line with the
 // fields of Istio's default format. Must not live here: series and files (telemetry/).
-import { header } from '../../http/message.ts'
 import { formatIdentity } from '../../mesh/identity.ts'
 import { identityOf } from '../../mesh/workload.ts'
 import type { AccessLog } from '../../telemetry/access-log.ts'
-import type { HttpMetrics, TcpMetrics, Edge } from '../../telemetry/istio.ts'
+import type { Edge, HttpEdge, HttpMetrics, TcpMetrics } from '../../telemetry/istio.ts'
 import type { Clock } from '../../base/clock.ts'
 import { joinHostPort } from '../../base/ip.ts'
 import type { Downstream } from '../downstream.ts'
 import type { Run } from '../run.ts'
 import type { OpaqueRecord } from '../listen/opaque.ts'
+import { writeAccessLine } from './access-line.ts'
 import type { Filter } from './filter.ts'
 
 export interface ObserveOptions {
   readonly metrics: HttpMetrics
   readonly access: AccessLog
   readonly clock: Clock
-}
-
-/** Bytes of a head, about: what a size histogram needs. */
-function headBytes(headers: readonly string[]): number {
-  let bytes = 0
-  for (let i = 0; i < headers.length; i++) bytes += (headers[i] as string).length + 2
-  return bytes
 }
 
 function edgeOf(run: Run): Edge {
@@ -38,63 +31,32 @@ function edgeOf(run: Run): Edge {
   }
 }
 
+/** Endpoints whose counters a connection keeps at hand. */
+const MAX_EDGES = 256
+
 /** Counts and logs every request when it is over. */
 export function observeFilter(options: ObserveOptions): Filter {
   const { metrics, access, clock } = options
+
+  const edge = (run: Run): HttpEdge => {
+    const { downstream, endpoint, grpc } = run
+    const known = grpc ? downstream.grpcEdges : downstream.edges
+    let found = known.get(endpoint)
+    if (!found) {
+      if (known.size >= MAX_EDGES) known.clear()
+      known.set(endpoint, (found = metrics.edge(edgeOf(run), grpc ? 'grpc' : 'http')))
+    }
+    return found
+  }
+
   return {
     name: 'observe',
     onComplete(run) {
       const duration = clock.monotonic() - run.startedAt
       const grpcStatus = run.grpc && run.grpcStatus >= 0 ? String(run.grpcStatus) : ''
-      metrics
-        .edge(edgeOf(run), run.grpc ? 'grpc' : 'http')
-        .record(
-          run.status,
-          grpcStatus,
-          run.flags,
-          duration,
-          run.requestBytes + headBytes(run.head.headers),
-          run.responseBytes,
-        )
-      const { downstream, head } = run
-      const { headers } = head
-      const upstreamTime = run.upstreamHeadAt > 0 ? Math.round(run.upstreamHeadAt - run.upstreamSentAt) : null
-      access.entry({
-        type: 'access',
-        start_time: new Date(run.startedTime).toISOString(),
-        method: head.method,
-        path: run.originalPath,
-        protocol: run.exchange.version === 2 ? 'HTTP/2' : `HTTP/1.${run.exchange.minor}`,
-        response_code: run.status,
-        response_flags: run.flags,
-        response_code_details: run.details || null,
-        connection_termination_details: null,
-        upstream_transport_failure_reason: run.transportFailure || null,
-        bytes_received: run.requestBytes,
-        bytes_sent: run.responseBytes,
-        duration: Math.round(duration),
-        upstream_service_time: upstreamTime,
-        x_forwarded_for: header(headers, 'x-forwarded-for') ?? null,
-        user_agent: header(headers, 'user-agent') ?? null,
-        request_id: header(headers, 'x-request-id') ?? null,
-        authority: head.authority,
-        upstream_host: run.endpointAddress || null,
-        upstream_cluster: run.cluster || null,
-        downstream_local_address: joinHostPort(downstream.address, downstream.port),
-        downstream_remote_address: joinHostPort(downstream.client.address, downstream.client.port),
-        requested_server_name: null,
-        route_name: run.matched?.name || null,
-        ...(grpcStatus && { grpc_status: Number(grpcStatus) }),
-        attempts: run.attempts,
-        source_principal: downstream.identity ? formatIdentity(downstream.identity) : null,
-        source_workload: downstream.source ? `${downstream.source.namespace}/${downstream.source.name}` : null,
-        destination_principal: run.endpoint ? formatIdentity(identityOf(run.endpoint)) : null,
-        destination_workload: run.endpoint ? `${run.endpoint.namespace}/${run.endpoint.name}` : null,
-        ...(run.verdict?.policy && {
-          policy: `${run.verdict.policy.namespace}/${run.verdict.policy.name}`,
-          policy_rule: run.verdict.rule,
-        }),
-      })
+      const received = run.requestBytes + run.headBytes
+      edge(run).record(run.status, grpcStatus, run.flags, duration, received, run.responseBytes)
+      writeAccessLine(access, run, duration)
     },
   }
 }

@@ -7,12 +7,12 @@ import { acceptTunnel, http2Server, refuseTunnel, tunnelServer, type Http2Server
 import { parseForwarded } from '../../http/hbone/headers.ts'
 import { header, type RequestHead, type ServerExchange } from '../../http/message.ts'
 import type { Connection, Endpoint } from '../../io/connection.ts'
-import { sameIdentity, type Identity } from '../../mesh/identity.ts'
+import type { Identity } from '../../mesh/identity.ts'
 import { waypointTarget } from '../../mesh/inbound.ts'
+import { serviceKey } from '../../mesh/service.ts'
 import type { MeshState } from '../../mesh/state.ts'
-import { identityOf } from '../../mesh/workload.ts'
 import { peerIdentity } from '../../pki/peer-identity.ts'
-import type { Downstream } from '../downstream.ts'
+import { Downstream } from '../downstream.ts'
 import type { InnerServer } from './inner.ts'
 
 export interface HboneOptions {
@@ -63,16 +63,16 @@ export function hboneServer(options: HboneOptions): Http2Server {
     // `forwarded` is forgeable by any peer with a certificate: it may name the port of the TCP peer's own client, nothing else.
     const said = parseForwarded(header(head.headers, 'forwarded')).client
     const client = said && said.address === peer.address ? said : peer
-    const workload = state.workloadByAddress(peer.address)
-    const downstream: Downstream = {
-      client,
-      identity,
-      source: workload && sameIdentity(identityOf(workload), identity) ? workload : undefined,
-      address,
-      port: target.port,
-      service: served.kind === 'service' ? served.service : undefined,
-      workload: served.kind === 'workload' ? served.workload : undefined,
-    }
+    const downstream = new Downstream(
+      {
+        client,
+        identity,
+        address,
+        port: target.port,
+        ...(served.kind === 'service' ? { service: serviceKey(served.service) } : { workload: served.workload }),
+      },
+      state,
+    )
     acceptTunnel(
       exchange,
       [],

@@ -5,6 +5,7 @@ import { AmbitError } from '../../base/errors.ts'
 import { parsePort } from '../../base/ip.ts'
 import type { ConnectionHandler } from '../../io/connection.ts'
 import type { MeshState } from '../../mesh/state.ts'
+import { Downstream } from '../downstream.ts'
 import type { InnerServer } from './inner.ts'
 
 /** The service that a plaintext listener serves. */
@@ -32,25 +33,14 @@ export function parsePlainListen(text: string): PlainListen {
   return { listen: text.slice(0, equals), service, port }
 }
 
-/** Handler for a listener without TLS. The service is looked up per connection: one that is not known yet is answered 404. */
+/** Handler for a listener without TLS. While the service is not known, requests are answered 404. */
 export function plainHandler(state: MeshState, target: PlainTarget, inner: InnerServer): ConnectionHandler {
   return {
     ...inner.handler,
     onOpen(connection, info) {
-      const service = state.service(target.service)
-      connection.slot = inner.slot(
-        {
-          client: info.peer,
-          identity: undefined,
-          // An address alone proves nobody: labels and namespace of the client stay unknown.
-          source: undefined,
-          address: service?.addresses[0] ?? info.local.address,
-          port: target.port,
-          service,
-          workload: undefined,
-        },
-        'http',
-      )
+      const address = state.service(target.service)?.addresses[0] ?? info.local.address
+      const parts = { client: info.peer, identity: undefined, address, port: target.port, service: target.service }
+      connection.slot = inner.slot(new Downstream(parts, state), 'http')
       inner.handler.onOpen(connection, info)
     },
     // A connection that never opened has no slot.

@@ -13,6 +13,9 @@ import { serviceKey, type Service } from '../../mesh/service.ts'
 import { defaultSettings } from '../../mesh/settings.ts'
 import type { MeshState } from '../../mesh/state.ts'
 import type { Workload } from '../../mesh/workload.ts'
+import { clientNamespace, type Downstream } from '../downstream.ts'
+import type { Clusters } from '../upstream/clusters.ts'
+import { Dialed } from './dialed.ts'
 
 export interface ServiceTable {
   readonly service: Service | undefined
@@ -45,6 +48,7 @@ export class Tables {
   readonly #waypoint: WaypointName
   readonly #log: Logger
   readonly #tables = new Map<string, ServiceTable>()
+  readonly #dialed = new Map<string, Dialed>()
   readonly #policies = new Map<string, CompiledPolicies>()
   /** Routes keep their compiled form across changes of other things: regular expressions are costly. */
   readonly #routes = new WeakMap<Route, CompiledRoute | 'broken'>()
@@ -65,11 +69,19 @@ export class Tables {
     if (!table) {
       const groups = policyGroups(this.#state, this.#waypoint, service)
       const route = this.#state.route(key, consumerNamespace)
+      const endpoints = new Map<Workload, CompiledPolicies>()
       table = {
         service,
         route: route && this.#compileRoute(route),
         common: groups.length === 1 && groups[0] ? this.#compile(groups[0].policies) : undefined,
-        forEndpoint: (workload) => this.#compile(waypointPolicies(this.#state, this.#waypoint, service, workload)),
+        forEndpoint: (workload) => {
+          let compiled = endpoints.get(workload)
+          if (!compiled) {
+            compiled = this.#compile(waypointPolicies(this.#state, this.#waypoint, service, workload))
+            endpoints.set(workload, compiled)
+          }
+          return compiled
+        },
         forConnection: (workload) => this.#lower(waypointPolicies(this.#state, this.#waypoint, service, workload)),
       }
       this.#keep(name, table)
@@ -96,10 +108,33 @@ export class Tables {
     return table
   }
 
+  /** What a client dialled, with where it leads. */
+  dial(downstream: Downstream, clusters: Clusters): Dialed {
+    this.#refresh()
+    const { service, workload, address, port } = downstream
+    const consumerNamespace = clientNamespace(downstream)
+    const what = service ? serviceKey(service) : workload ? `${workload.uid} ${address}` : ''
+    const key = `${what} ${port} ${consumerNamespace}`
+    let dialed = this.#dialed.get(key)
+    if (!dialed) {
+      const table = service
+        ? this.forService(service, consumerNamespace)
+        : workload
+          ? this.forWorkload(workload)
+          : noTable
+      const state = this.#state
+      dialed = new Dialed({ table, state, clusters, service, workload, address, port, consumerNamespace })
+      if (this.#dialed.size >= MAX_TABLES) this.#dialed.clear()
+      this.#dialed.set(key, dialed)
+    }
+    return dialed
+  }
+
   #refresh(): void {
     if (this.#version === this.#state.version) return
     this.#version = this.#state.version
     this.#tables.clear()
+    this.#dialed.clear()
     this.#policies.clear()
   }
 

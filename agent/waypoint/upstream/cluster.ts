@@ -6,7 +6,8 @@ import type { ClientSession, SessionEvents } from '../../http/message.ts'
 import { OutlierDetector } from '../../mesh/outlier.ts'
 import { Balancer, type Candidate, type HostStates } from '../../mesh/pick-endpoint.ts'
 import type { TrafficPolicy } from '../../mesh/upstream.ts'
-import { Host, poolKey, type Pooled, type Waiting } from './host.ts'
+import { Host } from './host.ts'
+import { Pooled, type Pool, type Waiting } from './pool.ts'
 
 /** How a session to a host is made (sessions.ts). `slot` of the returned session is set by the cluster. */
 export type OpenSession = (
@@ -24,8 +25,9 @@ export interface ClusterOptions {
   readonly random: () => number
 }
 
-/** Idle sessions kept per host and client; more are closed when they fall idle. */
+/** Idle sessions kept per pool; those beyond that were not used since the last look are closed. */
 const MAX_IDLE_PER_POOL = 64
+const SURPLUS_MS = 5_000
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000
 const DEFAULT_IDLE_TIMEOUT_MS = 3_600_000
 
@@ -39,11 +41,14 @@ export class Cluster implements SessionEvents {
   pending = 0
   connections = 0
   retries = 0
+  /** Its last request has been taken: whoever kept it asks for its successor. */
+  drained = false
   readonly #options: ClusterOptions
   readonly #detector: OutlierDetector | undefined
   readonly #states: HostStates
   #hosts: Host[] = []
   #balancer: Balancer
+  /** Hosts that have left and still carry something. */
   readonly #draining = new Set<Host>()
   #sweptAt: number
 
@@ -89,16 +94,20 @@ export class Cluster implements SessionEvents {
     const avoid = tried.length > 0 ? tried.map((host) => this.#hosts.indexOf(host)) : undefined
     const host = this.#hosts[this.#balancer.pick(this.#states, this.#options.random, avoid)]
     if (!host) return 'no_healthy_upstream'
-    const key = poolKey(host.candidate, waiting.client, waiting.version)
-    const ready = host.available(key)
+    const target = host.pool(waiting.client, waiting.version)
+    const ready = target.available()
     if (ready) {
       this.#give(ready, waiting)
       return undefined
     }
-    if (pool?.http1MaxPendingRequests !== undefined && this.pending >= pool.http1MaxPendingRequests) return 'overflow'
-    host.enqueue(key, waiting)
+    if (pool?.http1MaxPendingRequests !== undefined && this.pending >= pool.http1MaxPendingRequests) {
+      host.dropIfEmpty(target)
+      return 'overflow'
+    }
+    waiting.pool = target
+    target.waiting.push(waiting)
     this.pending++
-    this.#openFor(host, key, waiting)
+    this.#openFor(target)
     return undefined
   }
 
@@ -121,13 +130,15 @@ export class Cluster implements SessionEvents {
   }
 
   /** A waiting request gave up. */
-  cancel(waiting: Waiting, host?: Host): void {
-    for (const candidate of host ? [host] : [...this.#hosts, ...this.#draining]) {
-      if (candidate.withdraw(poolKey(candidate.candidate, waiting.client, waiting.version), waiting)) {
-        this.pending--
-        return
-      }
-    }
+  cancel(waiting: Waiting): void {
+    const { pool } = waiting
+    if (!pool) return
+    waiting.pool = undefined
+    const at = pool.waiting.indexOf(waiting)
+    if (at < 0) return
+    pool.waiting.splice(at, 1)
+    this.pending--
+    pool.host.dropIfEmpty(pool)
   }
 
   /** A request on a session is over. */
@@ -155,13 +166,23 @@ export class Cluster implements SessionEvents {
     return this.#hosts
   }
 
-  /** Closes sessions that have been idle too long, and those of a client beyond the bound. */
+  /** Closes sessions that have been idle too long or are surplus, and lets those that are too old end. Called every few seconds. */
   closeIdle(): void {
-    const limit = this.policy.connectionPool?.idleTimeoutMs ?? DEFAULT_IDLE_TIMEOUT_MS
+    const { idleTimeoutMs = DEFAULT_IDLE_TIMEOUT_MS, maxConnectionDurationMs = 0 } = this.policy.connectionPool ?? {}
     const now = this.#options.clock.monotonic()
     for (const host of this.#hosts) {
-      for (const pooled of host.sessions) {
-        if (pooled.opened && pooled.session.active === 0 && now - pooled.idleSince >= limit) pooled.session.close()
+      for (const pool of host.pools()) {
+        let surplus = pool.sessions.size - MAX_IDLE_PER_POOL
+        for (const pooled of pool.sessions) {
+          if (!pooled.opened || pooled.draining) continue
+          const idle = pooled.session.active === 0 ? now - pooled.idleSince : -1
+          // 0 switches it off (DestinationRule http.idleTimeout).
+          if ((idleTimeoutMs > 0 && idle >= idleTimeoutMs) || (surplus > 0 && idle >= SURPLUS_MS)) {
+            surplus--
+            this.#drain(pooled)
+          } else if (maxConnectionDurationMs > 0 && now - pooled.openedAt >= maxConnectionDurationMs)
+            this.#drain(pooled)
+        }
       }
     }
     this.#sweep()
@@ -169,6 +190,7 @@ export class Cluster implements SessionEvents {
 
   /** Lets running requests end, then closes everything. */
   drain(): void {
+    this.drained = true
     for (const host of this.#hosts) this.#retire(host)
     this.#hosts = []
     this.#balancer = new Balancer(this.#algorithm(), [])
@@ -178,49 +200,49 @@ export class Cluster implements SessionEvents {
 
   onAvailable(session: ClientSession): void {
     const pooled = session.slot as Pooled
-    pooled.opened = true
-    if (session.active === 0) pooled.idleSince = this.#options.clock.monotonic()
-    const { host, key } = pooled
-    while (!pooled.draining && session.available > 0) {
-      const waiting = host.dequeue(key)
-      if (!waiting) break
+    const { pool } = pooled
+    const now = this.#options.clock.monotonic()
+    if (pool.offer(pooled)) pooled.openedAt = now
+    if (session.active === 0) pooled.idleSince = now
+    while (pool.waiting.length > 0 && !pooled.draining && session.available > 0) {
+      const waiting = pool.waiting.shift() as Waiting
+      waiting.pool = undefined
       this.pending--
       this.#give(pooled, waiting)
     }
-    if (session.active > 0 || session.available === 0) return
+    if (this.pending === 0 || session.active > 0 || session.available === 0) return
     // At the limit an idle session gives its place to whoever waits for one of another client or host.
-    const wanted = this.pending > 0 && this.connections >= this.#maxConnections()
-    if (wanted || host.poolSize(key) > MAX_IDLE_PER_POOL) session.close()
+    if (this.connections >= this.#maxConnections()) session.close()
   }
 
   onDraining(session: ClientSession): void {
     const pooled = session.slot as Pooled
     pooled.draining = true
-    this.#replace(pooled)
+    this.#replace(pooled.pool)
   }
 
   onClose(session: ClientSession, error: Error | undefined): void {
     const pooled = session.slot as Pooled | null
     if (!pooled) return
-    const { host, key } = pooled
-    host.remove(pooled)
+    const { pool } = pooled
+    const { host } = pool
+    host.sessions.delete(pooled)
+    pool.remove(pooled)
     this.connections--
-    if (pooled.opened) {
-      this.#replace(pooled)
-      this.#pump()
-      return
+    if (!host.current && host.active === 0 && host.sessions.size === 0) this.#draining.delete(host)
+    if (pooled.opened) this.#replace(pool)
+    else {
+      const timeout = error !== undefined && 'code' in error && String(error.code).includes('TIMEOUT')
+      this.reportFailure(host, 'connect')
+      // Only as many fail as this session was for: others wait for sessions that are still opening.
+      const fails = pool.connecting === 0 ? pool.waiting.length : Math.min(1, pool.waiting.length)
+      for (const next of pool.waiting.splice(0, fails)) {
+        next.pool = undefined
+        this.pending--
+        next.onNoSession(host, timeout ? 'timeout' : 'connect', error?.message ?? 'closed before it was open')
+      }
     }
-    const timeout = error !== undefined && 'code' in error && String(error.code).includes('TIMEOUT')
-    this.reportFailure(host, 'connect')
-    // Only as many fail as this session was for: others wait for sessions that are still opening.
-    const waiting = host.waiting(key)
-    const fails = host.connecting(key) === 0 ? waiting : 1
-    for (let i = 0; i < fails; i++) {
-      const next = host.dequeue(key)
-      if (!next) break
-      this.pending--
-      next.onNoSession(host, timeout ? 'timeout' : 'connect', error?.message ?? 'closed before it was open')
-    }
+    host.dropIfEmpty(pool)
     this.#pump()
   }
 
@@ -229,23 +251,28 @@ export class Cluster implements SessionEvents {
   }
 
   #give(pooled: Pooled, waiting: Waiting): void {
+    const { host } = pooled.pool
     this.active++
-    pooled.host.active++
+    host.active++
     pooled.requests++
-    pooled.idleSince = this.#options.clock.monotonic()
     const limit = this.policy.connectionPool?.maxRequestsPerConnection ?? 0
-    waiting.onSession(pooled.session, pooled.host)
-    if (limit > 0 && pooled.requests >= limit && !pooled.draining) {
-      pooled.draining = true
-      pooled.session.drain()
-    }
+    waiting.onSession(pooled.session, host)
+    if (limit > 0 && pooled.requests >= limit) this.#drain(pooled)
   }
 
-  /** Opens one more session if the queue needs it and the limits allow it. */
-  #openFor(host: Host, key: string, waiting: Waiting): void {
-    const connecting = host.connecting(key)
+  /** Takes no more requests; closes when the last one ends, at once if there is none. */
+  #drain(pooled: Pooled): void {
+    if (pooled.draining) return
+    pooled.draining = true
+    pooled.session.drain()
+  }
+
+  /** Opens one more session if those who wait need it and the limits allow it. */
+  #openFor(pool: Pool): void {
+    const { host } = pool
+    const [first] = pool.waiting
     // HTTP/2 sessions multiplex: one that opens will serve all who wait.
-    if (waiting.version === 2 ? connecting > 0 : connecting >= host.waiting(key)) return
+    if (!first || !pool.unserved) return
     // A host without any session may have one over the limit, else it could never be reached (as Envoy does).
     if (this.connections >= this.#maxConnections() && host.sessions.size > 0) {
       this.#evictIdle()
@@ -253,10 +280,11 @@ export class Cluster implements SessionEvents {
     }
     this.connections++
     const timeout = this.policy.connectionPool?.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS
-    const session = this.#options.open(host.candidate, waiting, timeout, this)
-    const pooled: Pooled = { host, key, opened: false, draining: false, requests: 0, idleSince: 0, session }
+    const session = this.#options.open(host.candidate, first, timeout, this)
+    const pooled = new Pooled(pool, session)
     session.slot = pooled
-    host.add(pooled)
+    host.sessions.add(pooled)
+    pool.add(pooled)
   }
 
   #maxConnections(): number {
@@ -279,34 +307,29 @@ export class Cluster implements SessionEvents {
   #pump(): void {
     if (this.pending === 0) return
     for (const host of this.#hosts) {
-      if (this.connections >= this.#maxConnections()) return
-      const next = host.unserved()
-      if (next) this.#openFor(host, next.key, next.waiting)
+      for (const pool of host.pools()) {
+        if (this.connections >= this.#maxConnections()) return
+        if (pool.unserved) this.#openFor(pool)
+      }
     }
   }
 
   /** A session went or takes no more: those who wait for its pool need another. */
-  #replace(pooled: Pooled): void {
-    const { host, key } = pooled
-    if (host.waiting(key) === 0) return
-    const next = host.dequeue(key)
-    if (!next) return
-    host.enqueue(key, next)
-    if (host.available(key)) return
-    this.#openFor(host, key, next)
+  #replace(pool: Pool): void {
+    if (pool.waiting.length > 0 && !pool.available()) this.#openFor(pool)
   }
 
   #retire(host: Host): void {
     host.current = false
-    for (const waiting of host.takeWaiting()) {
-      this.pending--
-      waiting.onNoSession(host, 'connect', 'the endpoint has left')
+    for (const pool of host.pools()) {
+      for (const waiting of pool.waiting.splice(0)) {
+        waiting.pool = undefined
+        this.pending--
+        waiting.onNoSession(host, 'connect', 'the endpoint has left')
+      }
     }
     if (host.sessions.size > 0 || host.active > 0) this.#draining.add(host)
-    for (const pooled of host.sessions) {
-      pooled.draining = true
-      pooled.session.drain()
-    }
+    for (const pooled of host.sessions) this.#drain(pooled)
   }
 
   #sweep(): void {

@@ -7,6 +7,7 @@ import type { Service } from '../mesh/service.ts'
 import type { MeshState } from '../mesh/state.ts'
 import { identityOf, type Workload } from '../mesh/workload.ts'
 import type { HttpEdge } from '../telemetry/istio.ts'
+import type { ClientPart } from './filter/access-line.ts'
 import type { Dialed } from './route/dialed.ts'
 
 export interface DownstreamParts {
@@ -41,8 +42,8 @@ export class Downstream {
   /** Counters by endpoint, found without building a key. */
   readonly edges = new Map<Workload | undefined, HttpEdge>()
   readonly grpcEdges = new Map<Workload | undefined, HttpEdge>()
-  /** Its part of an access line. */
-  line: Uint8Array | undefined
+  /** Its part of access lines, as of the last one. */
+  line: ClientPart | undefined
 
   constructor(parts: DownstreamParts, state: MeshState) {
     this.client = parts.client

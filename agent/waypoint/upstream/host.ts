@@ -5,6 +5,7 @@ import type { Endpoint } from '../../io/connection.ts'
 import type { HostHealth } from '../../mesh/outlier.ts'
 import type { Candidate } from '../../mesh/pick-endpoint.ts'
 import { joinHostPort } from '../../base/ip.ts'
+import type { OutcomePart } from '../filter/access-line.ts'
 import { Pool, type Pooled } from './pool.ts'
 
 export class Host {
@@ -15,8 +16,8 @@ export class Host {
   /** False once the endpoint has left: nothing new goes to it. */
   current = true
   readonly sessions = new Set<Pooled>()
-  /** Its part of an access line. */
-  line: Uint8Array | undefined
+  /** Parts of access lines (filter/access-line.ts). */
+  readonly outcomes: OutcomePart[] = []
   readonly #shared: boolean
   readonly #http1 = new Map<string, Pool>()
   readonly #http2 = new Map<string, Pool>()

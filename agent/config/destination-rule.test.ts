@@ -20,7 +20,7 @@ describe('a DestinationRule', () => {
     const [upstream] = of(
       RULE(
         'r',
-        `host: a, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1, connectTimeout: 30ms, idleTimeout: 1m}, http: {http1MaxPendingRequests: 2, http2MaxRequests: 3, maxRequestsPerConnection: 4, maxRetries: 5, idleTimeout: 1h, h2UpgradePolicy: UPGRADE, useClientProtocol: true, maxConcurrentStreams: 6}}, outlierDetection: {}}`,
+        `host: a, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1, connectTimeout: 30ms, idleTimeout: 1m, maxConnectionDuration: 2h}, http: {http1MaxPendingRequests: 2, http2MaxRequests: 3, maxRequestsPerConnection: 4, maxRetries: 5, idleTimeout: 1h, h2UpgradePolicy: UPGRADE, useClientProtocol: true, maxConcurrentStreams: 6}}, outlierDetection: {}}`,
       ),
     ).upstreams
     expect(upstream).toEqual({
@@ -32,6 +32,7 @@ describe('a DestinationRule', () => {
           maxConnections: 1,
           connectTimeoutMs: 30,
           tcpIdleTimeoutMs: 60_000,
+          maxConnectionDurationMs: 7_200_000,
           http1MaxPendingRequests: 2,
           http2MaxRequests: 3,
           maxRequestsPerConnection: 4,

@@ -100,7 +100,6 @@ const POLICY_NOTES = [
   { path: 'loadBalancer.warmup', code: 'CONFIG_NOT_YET', feature: 'slow start' },
   { path: 'loadBalancer.warmupDurationSecs', code: 'CONFIG_NOT_YET', feature: 'slow start' },
   { path: 'connectionPool.tcp.tcpKeepalive', code: 'CONFIG_NOT_YET', feature: 'TCP keep-alive settings' },
-  { path: 'connectionPool.tcp.maxConnectionDuration', code: 'CONFIG_NOT_YET', feature: 'maximum connection duration' },
   { path: 'connectionPool.http.http2KeepAlive', code: 'CONFIG_NOT_YET', feature: 'HTTP/2 keep-alive pings' },
   {
     path: 'outlierDetection.outlierDetectionHttpErrorCodes',
@@ -270,6 +269,7 @@ function toConnectionPool(spec: NonNullable<TrafficPolicySpec['connectionPool']>
   const pool: Mutable<ConnectionPool> = {}
   if (tcp.maxConnections !== undefined) pool.maxConnections = tcp.maxConnections
   if (tcp.connectTimeout !== undefined) pool.connectTimeoutMs = tcp.connectTimeout
+  if (tcp.maxConnectionDuration) pool.maxConnectionDurationMs = tcp.maxConnectionDuration
   if (tcp.idleTimeout !== undefined) pool.tcpIdleTimeoutMs = tcp.idleTimeout
   // 0 is proto3's way of saying "not set" for the limits that have no meaning at 0.
   if (http.http1MaxPendingRequests) pool.http1MaxPendingRequests = http.http1MaxPendingRequests

@@ -159,38 +159,38 @@ function balancing(
   }
 }
 
-const PROTOCOLS: Readonly<Record<string, AppProtocol>> = {
-  http: 'http',
-  'grpc-web': 'http',
-  'kubernetes.io/ws': 'http',
-  http2: 'http2',
-  h2c: 'http2',
-  'kubernetes.io/h2c': 'http2',
-  grpc: 'grpc',
-  https: 'tls',
-  tls: 'tls',
-  'kubernetes.io/wss': 'tls',
-  tcp: 'tcp',
-  'tcp-tls': 'tcp',
-  mongo: 'tcp',
-  mysql: 'tcp',
-  redis: 'tcp',
-}
+const PROTOCOLS: ReadonlyMap<string, AppProtocol> = new Map([
+  ['http', 'http'],
+  ['grpc-web', 'http'],
+  ['http2', 'http2'],
+  ['grpc', 'grpc'],
+  ['https', 'tls'],
+  ['tls', 'tls'],
+  ['tcp', 'tcp'],
+  ['mongo', 'tcp'],
+  ['mysql', 'tcp'],
+  ['redis', 'tcp'],
+])
+
+/** Names that Kubernetes defines for appProtocol alone. */
+const STANDARD: ReadonlyMap<string, AppProtocol> = new Map([
+  ['kubernetes.io/h2c', 'http2'],
+  ['kubernetes.io/ws', 'http'],
+  ['kubernetes.io/wss', 'tls'],
+])
 
 /** Protocols where the server speaks first, by their ports: detection would wait for a client that waits. SMTP, DNS, MySQL, MongoDB. */
 const SERVER_FIRST = [25, 53, 3306, 27017]
 
-/** Istio's protocol selection: appProtocol, else the port's name up to its first dash, else a well-known port, else detection. */
+/**
+ * Istio's protocol selection (ConvertProtocol): appProtocol, where it is set, else the port's name, each up to its first dash;
+ * where that is no protocol, a well-known port is TCP and any other is detected.
+ */
 export function protocolOf(spec: Pick<ServicePortSpec, 'port' | 'name' | 'appProtocol'>): AppProtocol {
-  if (spec.appProtocol) {
-    const found = BY_NAME.get(spec.appProtocol.toLowerCase())
-    if (found) return found
-  }
-  const name = spec.name?.toLowerCase() ?? ''
-  for (const [word, protocol] of BY_LENGTH) if (name === word || name.startsWith(`${word}-`)) return protocol
-  return SERVER_FIRST.includes(spec.port) ? 'tcp' : 'unknown'
+  const standard = spec.appProtocol === undefined ? undefined : STANDARD.get(spec.appProtocol)
+  if (standard) return standard
+  const name = (spec.appProtocol ?? spec.name ?? '').toLowerCase()
+  const dash = name.indexOf('-')
+  const word = name === 'grpc-web' || name.startsWith('grpc-web-') ? 'grpc-web' : dash < 0 ? name : name.slice(0, dash)
+  return PROTOCOLS.get(word) ?? (SERVER_FIRST.includes(spec.port) ? 'tcp' : 'unknown')
 }
-
-const BY_NAME = new Map(Object.entries(PROTOCOLS))
-/** Longest first, so that `grpc-web-x` is not taken for `grpc`. */
-const BY_LENGTH = [...BY_NAME].sort(([a], [b]) => b.length - a.length)

@@ -86,6 +86,7 @@ export class Forwarding implements Waiting, AttemptOwner, DeadlineOwner {
   #raced = false
   #settingsWaits = 0
   #retrying = false
+  #immediate = false
   #routeDeadline: Deadline | undefined
   #tryDeadline: Deadline | undefined
   #backoff: Timer | undefined
@@ -111,10 +112,12 @@ export class Forwarding implements Waiting, AttemptOwner, DeadlineOwner {
     this.#options = options
   }
 
-  /** The first attempt. `end`: the request has no body. */
-  start(end: boolean): void {
+  /** The first attempt. `end`: the request has no body. `immediate`: it came in this very turn, and nothing held it. */
+  start(end: boolean, immediate: boolean): void {
     if (end) this.#received()
+    this.#immediate = immediate
     this.#attempt()
+    this.#immediate = false
   }
 
   // --- from the client
@@ -187,7 +190,8 @@ export class Forwarding implements Waiting, AttemptOwner, DeadlineOwner {
     }
     countAttempt(run.head.headers, run.attempts)
     const whole = run.requestEnded && this.#requestTrailers.length === 0 && this.#bodyBytes === 0 && !run.head.protocol
-    run.upstreamSentAt = this.#options.clock.monotonic()
+    // Most requests find a session at once: then the time they came is the time they go.
+    run.upstreamSentAt = this.#immediate ? run.startedAt : this.#options.clock.monotonic()
     let { head } = run
     const upgrade = head.protocol !== ''
     if (upgrade) {

@@ -320,10 +320,10 @@ export class Pipeline implements ServerEvents, ForwardOptions {
   /** Off it goes, with what was held of its body. */
   #send(run: Run, forwarding: Forwarding): void {
     const { held } = run
-    if (!held) return forwarding.start(run.requestEnded)
+    if (!held) return forwarding.start(run.requestEnded, true)
     run.held = undefined
     const empty = held.bytes === 0 && held.trailers.length === 0
-    forwarding.start(run.requestEnded && empty)
+    forwarding.start(run.requestEnded && empty, false)
     for (const chunk of held.chunks) forwarding.data(chunk, 0, chunk.length)
     if (run.requestEnded && !empty) forwarding.end(held.trailers)
   }

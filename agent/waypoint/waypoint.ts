@@ -205,6 +205,7 @@ export class Waypoint {
   /** Called when the mesh state changed: what is open and no longer right is cut. Requests are judged one by one anyway. */
   refresh(): void {
     this.tunnels.prune()
+    this.clusters.refresh()
     this.#opaque.refresh()
   }
 

@@ -25,9 +25,8 @@ export interface ClusterOptions {
   readonly random: () => number
 }
 
-/** Idle sessions kept per pool; those beyond that were not used since the last look are closed. */
+/** Idle sessions kept per pool; of those beyond, the ones that were not used since the last look are closed. */
 const MAX_IDLE_PER_POOL = 64
-const SURPLUS_MS = 5_000
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000
 const DEFAULT_IDLE_TIMEOUT_MS = 3_600_000
 
@@ -175,9 +174,13 @@ export class Cluster implements SessionEvents {
         let surplus = pool.sessions.size - MAX_IDLE_PER_POOL
         for (const pooled of pool.sessions) {
           if (!pooled.opened || pooled.draining) continue
+          if (pooled.used || pooled.session.active > 0) {
+            pooled.used = false
+            pooled.idleSince = now
+          }
           const idle = pooled.session.active === 0 ? now - pooled.idleSince : -1
           // 0 switches it off (DestinationRule http.idleTimeout).
-          if ((idleTimeoutMs > 0 && idle >= idleTimeoutMs) || (surplus > 0 && idle >= SURPLUS_MS)) {
+          if ((idleTimeoutMs > 0 && idle >= idleTimeoutMs) || (surplus > 0 && idle > 0)) {
             surplus--
             this.#drain(pooled)
           } else if (maxConnectionDurationMs > 0 && now - pooled.openedAt >= maxConnectionDurationMs)
@@ -201,9 +204,7 @@ export class Cluster implements SessionEvents {
   onAvailable(session: ClientSession): void {
     const pooled = session.slot as Pooled
     const { pool } = pooled
-    const now = this.#options.clock.monotonic()
-    if (pool.offer(pooled)) pooled.openedAt = now
-    if (session.active === 0) pooled.idleSince = now
+    if (pool.offer(pooled)) pooled.openedAt = this.#options.clock.monotonic()
     while (pool.waiting.length > 0 && !pooled.draining && session.available > 0) {
       const waiting = pool.waiting.shift() as Waiting
       waiting.pool = undefined
@@ -255,6 +256,7 @@ export class Cluster implements SessionEvents {
     this.active++
     host.active++
     pooled.requests++
+    pooled.used = true
     const limit = this.policy.connectionPool?.maxRequestsPerConnection ?? 0
     waiting.onSession(pooled.session, host)
     if (limit > 0 && pooled.requests >= limit) this.#drain(pooled)

@@ -22,6 +22,8 @@ export interface ClustersOptions {
 
 /** Idle sessions and ejections are looked at this often. */
 const SWEEP_MS = 5_000
+/** Changes of the mesh state mostly come several at once. */
+const REFRESH_MS = 50
 /** Bound on clusters: services × ports × subsets × client namespaces in use; the least recently made idle ones go first. */
 const MAX_CLUSTERS = 10_000
 
@@ -29,12 +31,15 @@ interface Entry {
   readonly cluster: Cluster
   readonly policyText: string
   version: number
+  /** Brings it up to date; false where what it stands for is gone. */
+  readonly renew: () => boolean
 }
 
 export class Clusters {
   readonly #options: ClustersOptions
   readonly #entries = new Map<string, Entry>()
   #timer: Timer | undefined
+  #refresh: Timer | undefined
 
   constructor(options: ClustersOptions) {
     this.#options = options
@@ -56,7 +61,10 @@ export class Clusters {
       like: service.addresses[0] ?? '',
     })
     const name = `outbound|${port}|${subset}|${service.hostname}`
-    return this.#current(key, name, trafficPolicyOf(upstream, found, port), candidates)
+    return this.#current(key, name, trafficPolicyOf(upstream, found, port), candidates, () => {
+      const now = state.service(serviceKey(service))
+      return now !== undefined && this.forService(now, port, subset, consumerNamespace) !== 'no_subset'
+    })
   }
 
   /** The cluster of a pod that was dialled by its own address. */
@@ -71,7 +79,11 @@ export class Clusters {
       weight: 1,
       rank: 0,
     }
-    return this.#current(key, `inbound|${port}||${workload.name}`, {}, [candidate])
+    return this.#current(key, `inbound|${port}||${workload.name}`, {}, [candidate], () => {
+      const now = this.#options.state.workload(workload.uid)
+      if (now) this.forWorkload(now, address, port)
+      return now !== undefined
+    })
   }
 
   /** Every cluster, for metrics and the dump. */
@@ -79,20 +91,46 @@ export class Clusters {
     return [...this.#entries.values()].map((entry) => entry.cluster)
   }
 
+  /**
+   * The mesh state has changed: endpoints that left drain now, not with the next request. Costs a listing of endpoints for
+   * every cluster in use, so it waits for a quiet moment, at most REFRESH_MS.
+   */
+  refresh(): void {
+    this.#refresh ??= this.#options.clock.after(
+      REFRESH_MS,
+      () => {
+        this.#refresh = undefined
+        for (const [key, entry] of this.#entries) {
+          if (entry.version === this.#options.state.version || entry.renew()) continue
+          entry.cluster.drain()
+          this.#entries.delete(key)
+        }
+      },
+      true,
+    )
+  }
+
   drain(): void {
+    this.#refresh?.cancel()
     this.#timer?.cancel()
     for (const entry of this.#entries.values()) entry.cluster.drain()
     this.#entries.clear()
   }
 
-  #current(key: string, name: string, policy: TrafficPolicy, candidates: readonly Candidate[]): Cluster {
+  #current(
+    key: string,
+    name: string,
+    policy: TrafficPolicy,
+    candidates: readonly Candidate[],
+    renew: () => boolean,
+  ): Cluster {
     const policyText = JSON.stringify(policy)
     let entry = this.#entries.get(key)
     if (entry?.policyText !== policyText) {
       entry?.cluster.drain()
       if (!entry && this.#entries.size >= MAX_CLUSTERS) this.#evict()
       const { open, clock, random } = this.#options
-      entry = { cluster: new Cluster({ name, policy, open, clock, random }), policyText, version: -1 }
+      entry = { cluster: new Cluster({ name, policy, open, clock, random }), policyText, version: -1, renew }
       this.#entries.set(key, entry)
     }
     entry.version = this.#options.state.version

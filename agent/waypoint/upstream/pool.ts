@@ -26,8 +26,10 @@ export class Pooled {
   /** It stands in the pool's `ready`. */
   listed = false
   requests = 0
-  /** Monotonic times; 0: not yet. */
+  /** Monotonic time; 0: not yet. */
   openedAt = 0
+  /** Used since the last look of the sweep, which says since when it is idle: so that a request reads no clock for it. */
+  used = true
   idleSince = 0
 
   constructor(pool: Pool, session: ClientSession) {

@@ -280,6 +280,7 @@ const trafficPolicy = record<Upstream['policy']>(
         maxRetries: uint,
         idleTimeoutMs: millis,
         tcpIdleTimeoutMs: millis,
+        maxConnectionDurationMs: millis,
         maxConcurrentStreams: uint,
         h2Upgrade: fc.constantFrom('DEFAULT', 'DO_NOT_UPGRADE', 'UPGRADE'),
         useClientProtocol: fc.boolean(),

@@ -34,7 +34,7 @@ const counts = [
   'maxRetries',
   'maxConcurrentStreams',
 ] as const
-const durations = ['connectTimeoutMs', 'idleTimeoutMs', 'tcpIdleTimeoutMs'] as const
+const durations = ['connectTimeoutMs', 'idleTimeoutMs', 'tcpIdleTimeoutMs', 'maxConnectionDurationMs'] as const
 
 export const upstreamCodec: Codec<Upstream> = {
   kind: 'Upstream',

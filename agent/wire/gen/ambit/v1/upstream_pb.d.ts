@@ -176,6 +176,11 @@ export declare type ConnectionPool = Message<"ambit.v1.ConnectionPool"> & {
    * @generated from field: optional bool use_client_protocol = 11;
    */
   useClientProtocol?: boolean | undefined;
+
+  /**
+   * @generated from field: optional double max_connection_duration_ms = 12;
+   */
+  maxConnectionDurationMs?: number | undefined;
 };
 
 /**

@@ -85,7 +85,11 @@ export function upstreamReset(reason: UpstreamReset, retried: boolean, transport
     status: reason === 'protocol error' ? 502 : 503,
     body: `upstream connect error or disconnect/reset before headers. ${retried ? 'retried and the latest ' : ''}reset reason: ${name}${transport}`,
     flags: retried ? `${RESET_FLAGS[reason]},URX` : RESET_FLAGS[reason],
-    details: `upstream_reset_before_response_started{${name.replaceAll(' ', '_')}}`,
+    details:
+      `upstream_reset_before_response_started{${transportReason ? `${name},${transportReason}` : name}}`.replaceAll(
+        ' ',
+        '_',
+      ),
   }
 }
 

@@ -29,7 +29,7 @@ import { peerIdentity } from '../pki/peer-identity.ts'
 import { AccessLog } from '../telemetry/access-log.ts'
 import { Metrics } from '../telemetry/exposition.ts'
 import { clientTls, serverTls } from './tls.ts'
-import { Waypoint } from './waypoint.ts'
+import { Waypoint, type WaypointParts } from './waypoint.ts'
 
 export const VIP = '10.96.7.1'
 export const SERVICE = 'shop/api.shop.svc.cluster.local'
@@ -66,7 +66,13 @@ export class World {
   readonly #certificates: Certificates
   readonly #stops: (() => Promise<void> | void)[] = []
 
-  private constructor(folder: string, certificates: Certificates, authority: Authority, net: string) {
+  private constructor(
+    folder: string,
+    certificates: Certificates,
+    authority: Authority,
+    net: string,
+    more: Pick<WaypointParts, 'filters' | 'routeFilters'>,
+  ) {
     this.authority = authority
     this.folder = folder
     this.#certificates = certificates
@@ -85,11 +91,12 @@ export class World {
       log: silentLog,
       access: this.access,
       metrics: this.metrics,
+      ...more,
     })
   }
 
   /** `program`: the waypoint runs elsewhere (main.test.ts), at `address(2)`. */
-  static async open(program = false): Promise<World> {
+  static async open(program = false, more: Pick<WaypointParts, 'filters' | 'routeFilters'> = {}): Promise<World> {
     const folder = mkdtempSync(join(tmpdir(), 'ambit-waypoint-'))
     const authority = await openAuthority(folder, 'test', systemClock)
     const certificates = new CertificateManager({
@@ -100,7 +107,7 @@ export class World {
     })
     // Test files run in processes of their own: the process id keeps their loopback addresses apart, however many worlds each has.
     const net = `127.${80 + (process.pid % 100)}.${worlds++ % 250}`
-    const world = new World(folder, certificates, authority, net)
+    const world = new World(folder, certificates, authority, net, more)
     world.#stops.push(() => certificates.close())
     const { state } = world
     state.setService(service('waypoint', '10.96.7.254', [], false))

@@ -52,7 +52,7 @@ describe('forwarding', () => {
     expect(fieldOf(seen, 'x-mine')).toEqual(['yes'])
     expect(fieldOf(seen, 'host')).toEqual(['api'])
     expect(endpoint.seen[0]?.peer).toBe('spiffe://cluster.local/ns/shop/sa/waypoint')
-    expect(endpoint.seen[0]?.authority).toMatch(new RegExp(`^${world.address(10).replaceAll('.', '\\.')}:`))
+    expect(endpoint.seen[0]?.authority).toContain(`${world.address(10)}:`)
     expect(endpoint.seen[0]?.forwarded).toContain(`for="${world.address(1)}:`)
     expect(answer.headers['server']).toBe('istio-envoy')
     expect(answer.headers['x-envoy-upstream-service-time']).toMatch(/^[0-9]+$/)

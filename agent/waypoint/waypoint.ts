@@ -13,6 +13,7 @@ import type { AccessLog } from '../telemetry/access-log.ts'
 import type { Metrics } from '../telemetry/exposition.ts'
 import { HttpMetrics, TcpMetrics } from '../telemetry/istio.ts'
 import { authorizeFilter } from './filter/authorize.ts'
+import type { Filter, RouteFilter } from './filter/filter.ts'
 import { observeFilter, observeOpaque, observeRefused } from './filter/observe.ts'
 import { hboneServer } from './listen/hbone.ts'
 import { downstreamOf, innerServer, type InnerServer } from './listen/inner.ts'
@@ -55,6 +56,9 @@ export interface WaypointParts {
   }
   /** Absent: nothing is shed. */
   readonly overload?: { refuses(active: number): boolean }
+  /** Further filters, behind the waypoint's own. */
+  readonly filters?: readonly Filter[]
+  readonly routeFilters?: readonly RouteFilter[]
 }
 
 export class Waypoint {
@@ -92,7 +96,12 @@ export class Waypoint {
       tables,
       clusters,
       // The observer stands first, so that its onComplete sees what all others did.
-      filters: [observeFilter({ metrics: new HttpMetrics(metrics), access, clock }), authorizeFilter],
+      filters: [
+        observeFilter({ metrics: new HttpMetrics(metrics), access, clock }),
+        authorizeFilter,
+        ...(parts.filters ?? []),
+      ],
+      ...(parts.routeFilters && { routeFilters: parts.routeFilters }),
       clock,
       random,
       log,

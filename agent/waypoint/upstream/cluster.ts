@@ -43,6 +43,8 @@ export class Cluster implements SessionEvents {
   /** Its last request has been taken: whoever kept it asks for its successor. */
   drained = false
   readonly #options: ClusterOptions
+  /** Requests at once on one session (maxConcurrentStreams); its peer may allow fewer. */
+  readonly #streams: number
   readonly #detector: OutlierDetector | undefined
   readonly #states: HostStates
   #hosts: Host[] = []
@@ -55,6 +57,7 @@ export class Cluster implements SessionEvents {
     this.#options = options
     this.name = options.name
     this.policy = options.policy
+    this.#streams = options.policy.connectionPool?.maxConcurrentStreams || Infinity
     this.#detector = options.policy.outlierDetection && new OutlierDetector(options.policy.outlierDetection)
     this.#balancer = new Balancer(this.#algorithm(), [])
     this.#sweptAt = options.clock.monotonic()
@@ -94,7 +97,7 @@ export class Cluster implements SessionEvents {
     const host = this.#hosts[this.#balancer.pick(this.#states, this.#options.random, avoid)]
     if (!host) return 'no_healthy_upstream'
     const target = host.pool(waiting.client, waiting.version)
-    const ready = target.available()
+    const ready = target.available(this.#streams)
     if (ready) {
       this.#give(ready, waiting)
       return undefined
@@ -205,13 +208,16 @@ export class Cluster implements SessionEvents {
     const pooled = session.slot as Pooled
     const { pool } = pooled
     if (pool.offer(pooled)) pooled.openedAt = this.#options.clock.monotonic()
-    while (pool.waiting.length > 0 && !pooled.draining && session.available > 0) {
+    while (pool.waiting.length > 0 && !pooled.draining && session.available > 0 && session.active < this.#streams) {
       const waiting = pool.waiting.shift() as Waiting
       waiting.pool = undefined
       this.pending--
       this.#give(pooled, waiting)
     }
-    if (this.pending === 0 || session.active > 0 || session.available === 0) return
+    if (this.pending === 0) return
+    // More waited for this session than it may carry.
+    if (pool.waiting.length > 0) this.#openFor(pool)
+    if (session.active > 0 || session.available === 0) return
     // At the limit an idle session gives its place to whoever waits for one of another client or host.
     if (this.connections >= this.#maxConnections()) session.close()
   }
@@ -318,7 +324,7 @@ export class Cluster implements SessionEvents {
 
   /** A session went or takes no more: those who wait for its pool need another. */
   #replace(pool: Pool): void {
-    if (pool.waiting.length > 0 && !pool.available()) this.#openFor(pool)
+    if (pool.waiting.length > 0 && !pool.available(this.#streams)) this.#openFor(pool)
   }
 
   #retire(host: Host): void {

@@ -88,12 +88,12 @@ export class Pool {
     if (at >= 0) this.#ready.splice(at, 1)
   }
 
-  /** A session with room, the most recently used first. */
-  available(): Pooled | undefined {
+  /** A session with room, the most recently used first. `streams`: requests at once that a session may carry. */
+  available(streams: number): Pooled | undefined {
     const ready = this.#ready
     for (let i = ready.length - 1; i >= 0; i--) {
       const pooled = ready[i] as Pooled
-      if (!pooled.draining && pooled.session.available > 0) return pooled
+      if (!pooled.draining && pooled.session.available > 0 && pooled.session.active < streams) return pooled
       pooled.listed = false
       ready.pop()
     }

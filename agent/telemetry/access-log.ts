@@ -7,9 +7,9 @@ import { systemClock, type Clock, type Timer } from '../base/clock.ts'
 /** Bytes held at most; beyond it lines are dropped. */
 export const MAX_HELD = 4 * 1024 * 1024
 /** Written at once when this much is gathered. */
-const FLUSH_AT = 128 * 1024
+const FLUSH_AT = 64 * 1024
 /** Size of the buffers lines are gathered in; a longer line gets one of its own. */
-const CHUNK = 256 * 1024
+const CHUNK = 128 * 1024
 /** Milliseconds a line may wait. */
 export const FLUSH_MS = 250
 

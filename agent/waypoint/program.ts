@@ -92,6 +92,7 @@ export async function startProgram(
     node: options.node,
     locality: { region: '', zone: '', subzone: '' },
   }
+  let resident = 0
   const overload = new Overload({
     limits,
     clock,
@@ -99,7 +100,12 @@ export async function startProgram(
     metrics,
     memory() {
       const { used_heap_size: heapUsed, heap_size_limit: heapLimit } = getHeapStatistics()
-      return { resident: process.memoryUsage.rss(), heapUsed, heapLimit }
+      try {
+        resident = process.memoryUsage.rss()
+      } catch {
+        // It reads a file: without a descriptor left the last reading stands.
+      }
+      return { resident, heapUsed, heapLimit }
     },
     onMemory: (overloaded) => waypoint?.setAccepting(!overloaded),
   })

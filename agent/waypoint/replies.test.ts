@@ -14,7 +14,7 @@ const stops: (() => void)[] = []
 beforeEach(async () => {
   world = await World.open()
   world.setService()
-  listener = await world.waypoint.listenHttp('127.0.0.1', 0, { service: SERVICE, port: 80 })
+  listener = await world.waypoint.listenHttp({ host: '127.0.0.1', port: 0 }, { service: SERVICE, port: 80 })
 })
 
 afterEach(async () => {

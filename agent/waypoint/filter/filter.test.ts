@@ -15,7 +15,7 @@ let server: Server
 async function open(filters: readonly Filter[], routeFilters: readonly RouteFilter[] = []): Promise<number> {
   world = await World.open(false, { filters, routeFilters })
   world.setService()
-  listener = await world.waypoint.listenHttp('127.0.0.1', 0, { service: SERVICE, port: 80 })
+  listener = await world.waypoint.listenHttp({ host: '127.0.0.1', port: 0 }, { service: SERVICE, port: 80 })
   server = app(echo('app'))
   await world.endpoint(10, await listenOn(server, world.address(10)), {}, { plain: true })
   return listener.address.port

@@ -4,6 +4,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import type { Clock, Timer } from '../base/clock.ts'
 import type { Logger } from '../base/log.ts'
+import { trimMemory } from '../io/index.ts'
 import type { Metrics } from '../telemetry/exposition.ts'
 import type { Series } from '../telemetry/series.ts'
 
@@ -30,7 +31,7 @@ export interface OverloadOptions {
   memory(): MemoryUse
   /** Memory passed a mark: stop or go on accepting connections. */
   onMemory(overloaded: boolean): void
-  /** Gives memory back before requests are refused; default: a full collection. */
+  /** Gives memory back before requests are refused; default: a full collection, and what malloc keeps. */
   collect?(): void
 }
 
@@ -124,8 +125,12 @@ export class Overload {
 
 let gc: (() => void) | undefined
 
-/** V8's own function, which is hidden unless asked for; without it nothing happens. */
+/**
+ * V8's own function, which is hidden unless asked for, and malloc's: of 10 000 connections that were gone 500 MB stayed resident,
+ * and the low mark would never have been reached.
+ */
 function collectAll(): void {
+  trimMemory()
   try {
     if (!gc) {
       setFlagsFromString('--expose-gc')

@@ -143,6 +143,8 @@ export interface NativeIo {
   dropContext(context: number): void
   stats(): NativeStatistics
   strerror(errno: number): string
+  /** Gives memory that was freed back to the kernel; tens of milliseconds after thousands of connections. */
+  trim(): void
   /** Test builds only: after `skip` calls, `count` calls fail with `error`, or (error 0) take at most `limit` bytes. */
   fault?(call: number, error: number, skip: number, count: number, limit: number): void
   injected?(): number

@@ -97,6 +97,27 @@ describe('a waypoint that has too much', () => {
     expect(outcome).toBe('waits')
   })
 
+  it('goes on once the memory is there again, though many connections took it', async () => {
+    const plain = await stage.start(['--max-memory', '0'], 3)
+    await plain.ready()
+    const program = await stage.start(['--max-memory', String(plain.rss() + (60 << 20))])
+    await program.ready()
+    const opened: ClientHttp2Session[] = []
+    while ((await program.metric('ambit_waypoint_overloaded')) === 0 && opened.length < 6_000) {
+      const more = Array.from({ length: 50 }, () =>
+        Promise.race([stage.session().catch(() => undefined), pause(2_000).then(() => undefined)]),
+      )
+      for (const session of await Promise.all(more)) if (session) opened.push(session)
+    }
+    expect(opened.length).toBeGreaterThan(500)
+    expect(await program.metric('ambit_waypoint_overloaded')).toBe(1)
+    for (const session of opened) session.destroy()
+    await until(async () => (await program.metric('ambit_waypoint_overloaded')) === 0)
+    const session = await stage.session()
+    expect(await (await ask(session, '/')).answer).toMatch(/^HTTP\/1.1 200 /)
+    session.destroy()
+  })
+
   it('that is out of descriptors neither dies nor spins, and goes on when there are some', async () => {
     const program = await stage.start([], 2, ['prlimit', '--nofile=120:120'])
     await program.ready()

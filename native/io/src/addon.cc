@@ -3,6 +3,7 @@
 // here: what a turn does (engine.cc).
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <napi.h>
 #include <sys/un.h>
 #include <uv.h>
@@ -456,6 +457,14 @@ Napi::Value Fault(const Napi::CallbackInfo& info) {
 Napi::Value Injected(const Napi::CallbackInfo& info) { return Number(info, static_cast<double>(sys::injected)); }
 #endif
 
+// Gives back what malloc keeps of memory that was freed: OpenSSL's of connections that are gone, most of all.
+Napi::Value Trim(const Napi::CallbackInfo& info) {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+  return info.Env().Undefined();
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Instance());
   auto define = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
@@ -478,6 +487,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   define("dropContext", DropContext);
   define("stats", Stats);
   define("strerror", Strerror);
+  define("trim", Trim);
 #ifdef AMBIT_IO_FAULTS
   define("fault", Fault);
   define("injected", Injected);

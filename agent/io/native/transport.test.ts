@@ -9,7 +9,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { nativeIo } from '../../../native/io/index.ts'
 import { ManualClock } from '../../base/clock.ts'
 import { AmbitError } from '../../base/errors.ts'
-import type { KeyPair, Listener, ListenOptions, TlsPeer, TlsSettings } from '../connection.ts'
+import type { Connection, ConnectionHandler, KeyPair, Listener, ListenOptions, TlsPeer, TlsSettings } from '../connection.ts'
 import { describeTransport, Recorder, type MakePair } from '../contract.ts'
 import { createNativeTransport, transport } from '../index.ts'
 import { testRoot, type TestRoot } from '../testcerts.ts'
@@ -298,6 +298,52 @@ describe('listening and connecting over native sockets', () => {
     expect(idle.error).toMatchObject({ code: 'IO_IDLE' })
     expect(busy.closes).toBe(0)
     busy.connection?.abort('cancel')
+  })
+
+  it('lets no bulk transfer starve a small exchange beside it', async () => {
+    let bulk = 0
+    const server = new Recorder()
+    server.keep = false
+    const quiet: ConnectionHandler = {
+      onOpen: () => undefined,
+      onRead: (connection, arena, start, end) => {
+        // One byte is a ping, answered; the rest is bulk.
+        if (end - start === 1) connection.write(arena, start, end)
+        else bulk += end - start
+      },
+      onDrain: () => undefined,
+      onEnd: (connection) => connection.end(),
+      onClose: () => undefined,
+    }
+    const { listener } = await listen({ handler: quiet })
+    const block = Buffer.alloc(1 << 17, 'b')
+    let running = true
+    const pump = (connection: Connection): void => {
+      while (running && connection.pending < 1 << 20) connection.write(block)
+    }
+    const sender: ConnectionHandler = {
+      onOpen: pump,
+      onRead: () => undefined,
+      onDrain: pump,
+      onEnd: () => undefined,
+      onClose: () => undefined,
+    }
+    const { address: host, port } = listener.address
+    const senders = Array.from({ length: 8 }, () => transport.connect({ handler: sender, host, port }))
+    const client = connect(listener)
+    await client.until(() => !!client.info)
+    let most = 0
+    for (let i = 1; i <= 200; i++) {
+      const before = bulk
+      client.connection?.write(Buffer.from('p'))
+      await client.until(() => client.received === i)
+      most = Math.max(most, bulk - before)
+    }
+    running = false
+    expect(bulk).toBeGreaterThan(16 << 20)
+    // A round of reads takes half a megabyte at most; a ping and its answer need a few of them.
+    expect(most).toBeLessThan(8 << 20)
+    for (const one of [...senders, client.connection]) one?.abort('cancel')
   })
 
   it('refuses a name where an address is needed, through onClose', async () => {

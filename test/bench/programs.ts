@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const nodeBinary = fileURLToPath(new URL('../../agent/bin/node', import.meta.url))
-export const ambitProgram = fileURLToPath(new URL('../../agent/bin/ambit.ts', import.meta.url))
+export const ambitProgram = fileURLToPath(new URL('../../agent/bin/ambit', import.meta.url))
 
 /** The load generators and the servers they reach. */
 export const CLIENT_CORE = 0

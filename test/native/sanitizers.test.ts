@@ -38,7 +38,7 @@ describe('the native transport under sanitizers', () => {
         'unit',
         '--root',
         root,
-        'agent/io/native/transport.test.ts',
+        'agent/io/native',
         '-t',
         'contract|TLS',
       ],

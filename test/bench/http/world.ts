@@ -194,7 +194,7 @@ export async function startWorld(folder: string): Promise<HttpWorld> {
     node: 'node-1',
   })
 
-  const ambit = [nodeBinary, '--disable-warning=ExperimentalWarning', ambitProgram]
+  const ambit = [ambitProgram]
   const control = start(
     'control',
     CLIENT_CORE,

@@ -165,6 +165,23 @@ describe('listening and connecting over native sockets', () => {
     client.connection?.abort('cancel')
   })
 
+  it('gives a connection taken for a listener that stopped in the same turn to no other', async () => {
+    const { server, listener } = await listen()
+    const heir = new Recorder()
+    server.onOpening = () => {
+      server.onOpening = undefined
+      void listener.stop()
+      void listen({ handler: heir })
+    }
+    listener.pause()
+    const clients = [connect(listener), connect(listener)]
+    await Promise.all(clients.map((client) => client.until(() => !!client.info)))
+    listener.resume()
+    await Promise.race(clients.map((client) => client.until(() => client.closes > 0)))
+    expect(heir.events).toEqual([])
+    for (const client of clients) client.connection?.abort('cancel')
+  })
+
   it('takes over the socket file of a dead predecessor, and only that', async () => {
     const path = join(folder, 'stale')
     execFileSync('python3', ['-c', `import socket;s=socket.socket(socket.AF_UNIX);s.bind(${JSON.stringify(path)})`])

@@ -91,6 +91,8 @@ void Engine::Flush(size_t commands) {
   }
   dirty_.clear();
   segments_.clear();
+  for (int32_t id : gone_contexts_) contexts_[static_cast<size_t>(id)] = nullptr;
+  gone_contexts_.clear();
   if (!in_turn_ && (!late_.empty() || !ready_.empty())) sink_->Wake();
 }
 
@@ -267,6 +269,8 @@ void Engine::Reap() {
     free_.push_back(id);
   }
   gone_.clear();
+  free_listeners_.insert(free_listeners_.end(), gone_listeners_.begin(), gone_listeners_.end());
+  gone_listeners_.clear();
 }
 
 }  // namespace ambit_io

@@ -210,7 +210,11 @@ class Engine {
   std::vector<int32_t> free_;
   std::vector<int32_t> gone_;  // closed, their kClosed handed over: free after the turn
   std::vector<std::shared_ptr<Listener>> listeners_;
+  std::vector<int32_t> free_listeners_;
+  std::vector<int32_t>
+      gone_listeners_;  // stopped: their numbers are free after the turn, whose events may still name them
   std::vector<std::shared_ptr<TlsContext>> contexts_;
+  std::vector<int32_t> gone_contexts_;  // dropped: as above, for commands
   std::vector<Conn*> ready_;
   std::vector<Conn*> reading_;
   std::vector<Conn*> dirty_;

@@ -250,7 +250,8 @@ int32_t Engine::AddContext(std::shared_ptr<TlsContext> context) {
 }
 
 void Engine::DropContext(int32_t id) {
-  if (id >= 0 && static_cast<size_t>(id) < contexts_.size()) contexts_[static_cast<size_t>(id)] = nullptr;
+  // A command given before may still name it.
+  if (id >= 0 && static_cast<size_t>(id) < contexts_.size()) gone_contexts_.push_back(id);
 }
 
 void Engine::GiveContext(Conn* conn, int32_t id) {

@@ -15,8 +15,7 @@ int32_t Engine::Listen(int fd, uint32_t most, std::unique_ptr<ServerTls> tls) {
   made->fd = fd;
   made->most = most;
   made->tls = std::move(tls);
-  size_t at = 0;
-  while (at < listeners_.size() && listeners_[at] != nullptr) at++;
+  size_t at = free_listeners_.empty() ? listeners_.size() : static_cast<size_t>(free_listeners_.back());
   made->id = static_cast<int32_t>(at);
   int on = 1;
   // Accepted sockets inherit it; fails on unix sockets, which need none.
@@ -27,7 +26,11 @@ int32_t Engine::Listen(int fd, uint32_t most, std::unique_ptr<ServerTls> tls) {
     return -error;
   }
   made->listening = true;
-  if (at == listeners_.size()) listeners_.emplace_back();
+  if (at == listeners_.size()) {
+    listeners_.emplace_back();
+  } else {
+    free_listeners_.pop_back();
+  }
   listeners_[at] = std::move(made);
   open_listeners_++;
   return static_cast<int32_t>(at);
@@ -47,6 +50,8 @@ int Engine::StopListening(int32_t id) {
   found->listening = false;
   // Its connections keep the object (and its ticket keys) until they are gone.
   listeners_[static_cast<size_t>(id)] = nullptr;
+  gone_listeners_.push_back(id);
+  if (!in_turn_) Reap();
   open_listeners_--;
   return 0;
 }

@@ -8,6 +8,7 @@ export type {
   Http2Session,
   ServerSessionEvents,
 } from './contract.ts'
+export { Http2ConnectionError } from './error.ts'
 export { http2Server, sessionOf } from './server.ts'
 export {
   acceptTunnel,

@@ -134,13 +134,15 @@ class ServerSession extends Session {
   #open(id: number, end: boolean, dependency: number): void {
     const block = this.block
     if (this.streams.size >= this.options.maxStreams) return this.refuse(id, REFUSED_STREAM)
-    if (block.overflow) return this.#answer(id, end, '431')
-    if (block.malformed !== '' || dependency === id) return this.refuse(id, PROTOCOL_ERROR)
+    if (block.overflow) return this.#answer(id, end, '431', 'its header list is too large')
+    if (block.malformed !== '') return this.#malformed(id, block.malformed)
+    if (dependency === id) return this.#malformed(id, 'it depends on itself')
     const request = parseRequest(block.headers, this.options.extendedConnect)
-    if (typeof request === 'string') return this.refuse(id, PROTOCOL_ERROR)
+    if (typeof request === 'string') return this.#malformed(id, request)
     const { head, contentLength, bad } = request
-    if (bad !== '') return this.#answer(id, end, '400')
-    if (end && contentLength > 0 && head.method !== 'CONNECT') return this.refuse(id, PROTOCOL_ERROR)
+    if (bad !== '') return this.#answer(id, end, '400', bad)
+    if (end && contentLength > 0 && head.method !== 'CONNECT')
+      return this.#malformed(id, 'it is shorter than its content-length')
     const connect = head.method === 'CONNECT'
     const stream = new ServerStream(this, id, this.#server.events, contentLength, connect)
     this.streams.set(id, stream)
@@ -148,10 +150,16 @@ class ServerSession extends Session {
   }
 
   /** Answers for a stream that its owner never sees. */
-  #answer(id: number, end: boolean, status: string): void {
+  #answer(id: number, end: boolean, status: string, why: string): void {
+    this.#server.rejected(this, why)
     this.writer.headers(id, status, EMPTY_ANSWER, true)
     if (!end) this.refuse(id, NO_ERROR)
     else this.remember(id)
+  }
+
+  #malformed(id: number, why: string): void {
+    this.#server.rejected(this, why)
+    this.refuse(id, PROTOCOL_ERROR)
   }
 
   protected takeGoaway(): void {
@@ -202,6 +210,10 @@ class Http2ServerHandler implements Http2Server {
     this.#sessionEvents.onSessionClose?.(session, error)
   }
 
+  rejected(session: ServerSession, why: string): void {
+    this.#sessionEvents.onRejected?.(session, why)
+  }
+
   onOpen(connection: Connection, info: OpenInfo): void {
     connection.slot = this.adopt(connection, info)
   }
@@ -237,8 +249,8 @@ class Http2ServerHandler implements Http2Server {
 
 /**
  * The handler of a listener that speaks HTTP/2: every request of every connection goes to `events`. A request whose head
- * says `end` gets no onEnd. Malformed requests are reset, those with a wrong Host get 400, too large ones 431, and the
- * owner never hears of them.
+ * says `end` gets no onEnd. Malformed requests are reset, those with a wrong Host get 400, too large ones 431; of them the
+ * owner hears by `onRejected` only.
  */
 export function http2Server(
   events: ServerEvents,

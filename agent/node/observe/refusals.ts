@@ -18,6 +18,7 @@ export type RefusalReason =
   | 'bad_request' // not a CONNECT to an address of the pod
   | 'handshake' // no TLS, or a certificate that is not of this mesh
   | 'handshake_timeout'
+  | 'protocol' // HTTP/2 that breaks its rules, or abuses them: the whole connection is cut
   | 'peer_identity' // the peer's certificate names no identity of the mesh
   | 'wrong_peer' // the server is not the workload meant
 

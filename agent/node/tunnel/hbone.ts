@@ -5,6 +5,7 @@ import { canonicalIp, splitHostPort } from '../../base/ip.ts'
 import { parseForwarded } from '../../http/hbone/headers.ts'
 import {
   acceptTunnel,
+  Http2ConnectionError,
   http2Server,
   onUndecidedClose,
   refuseTunnel,
@@ -34,6 +35,14 @@ export function hboneServer(context: TunnelContext, pod: LocalPod): Http2Server 
       onSession(session) {
         // The handshake has checked it; read once per connection.
         session.slot = peerIdentity(session.connection.info.certificates)
+      },
+      onRejected(session, why) {
+        pod.refused('inbound', 'bad_request', session.connection.info.peer.address, why)
+      },
+      onSessionClose(session, error) {
+        // Without a code it is a peer that no longer answers, which nobody refused.
+        if (error instanceof Http2ConnectionError && error.http2Code !== 0)
+          pod.refused('inbound', 'protocol', session.connection.info.peer.address, error.message)
       },
       onRefused(_connection, error) {
         const late = error instanceof AmbitError && error.code === 'IO_HANDSHAKE_TIMEOUT'

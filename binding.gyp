@@ -17,6 +17,7 @@
       "target_name": "ambit_bpf",
       "sources": [
         "native/bpf/src/addon.cc",
+        "native/bpf/src/batch.cc",
         "native/bpf/src/kernel.cc",
         "native/bpf/src/netns_thread.cc",
         "native/bpf/src/object.cc",

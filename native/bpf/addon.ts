@@ -54,9 +54,10 @@ export interface NativeInfo {
   readonly valueSize: number
   readonly maxEntries: number
   readonly flags: number
-  /** Programs: hex tag. */
+  /** Programs: hex tag; instructions the verifier went through (kernel 5.16, before it 0). */
   readonly tag: string
-  /** Links: program id, attach type, cgroup id or netns inode. */
+  readonly instructions: number
+  /** Links: program id, attach type, cgroup id, netns inode or interface index. */
   readonly programId: number
   readonly attachType: number
   readonly target: bigint
@@ -85,19 +86,55 @@ export interface NativeSocketOptions {
   mark: number
 }
 
+export type BatchOperation = 'lookup' | 'take' | 'update' | 'delete'
+
+/** Operation, map, place to go on from, room for the next such place, keys, values, their number, flags. */
+export type NativeBatch = [
+  operation: BatchOperation,
+  fd: number,
+  from: Uint8Array | null,
+  token: Uint8Array | null,
+  keys: Uint8Array,
+  values: Uint8Array | null,
+  count: number,
+  flags: number,
+]
+
+/** `count`: entries done, also where the result is an error. */
+export interface NativeBatchAnswer {
+  readonly result: number
+  readonly count: number
+}
+
 export interface Native {
   openObject(path: string): { result: number; log: string; object?: NativeObject }
   possibleCpus(): number
 
-  mapCreate(type: number, name: string, key: number, value: number, entries: number, flags: number): number
+  mapCreate(
+    type: number,
+    name: string,
+    key: number,
+    value: number,
+    entries: number,
+    flags: number,
+    innerFd: number,
+  ): number
+  /** A descriptor of a map by its id (needs CAP_SYS_ADMIN). */
+  mapById(id: number): number
   mapLookup(fd: number, key: Uint8Array, value: Uint8Array): number
   mapTake(fd: number, key: Uint8Array, value: Uint8Array): number
   mapUpdate(fd: number, key: Uint8Array, value: Uint8Array, flags: number): number
   mapDelete(fd: number, key: Uint8Array): number
   mapNextKey(fd: number, key: Uint8Array | null, next: Uint8Array): number
+  mapBatch(...request: NativeBatch): NativeBatchAnswer
+  mapBatchAsync(...request: NativeBatch): Promise<NativeBatchAnswer>
   objPin(fd: number, path: string): number
   objGet(path: string): number
   linkCreate(program: number, target: number, attachType: number, flags: number): number
+  linkInterface(program: number, netns: number, name: string, attachType: number, flags: number): number
+  /** `mapFd` 0 for iterators that need no map. */
+  linkIterator(program: number, mapFd: number): number
+  readIterator(link: number, netns: number, maxBytes: number): Uint8Array | number
   linkUpdate(link: number, program: number): number
   linkDetach(link: number): number
   info(fd: number, kind: 'map' | 'program' | 'link'): NativeInfo | number

@@ -309,7 +309,7 @@ export function createMap<K, V>(
 ): BpfMap<K, V> {
   const { name, key, value, maxEntries } = options
   const fd = check(
-    native().mapCreate(mapTypes.indexOf(type), name, key.size, value.size, maxEntries, 0),
+    native().mapCreate(mapTypes.indexOf(type), name, key.size, value.size, maxEntries, 0, 0),
     'BPF_MAP_CREATE',
     `Creating map ${name}`,
   )

@@ -71,6 +71,13 @@ export class Program {
     return info.tag
   }
 
+  /** Instructions the verifier went through to accept the program, a measure of its work (kernel 5.16, before it 0). */
+  get verifiedInstructions(): number {
+    const info = native().info(this.fd, 'program')
+    if (typeof info === 'number') throw failure(-info, 'BPF_OBJ_GET_INFO_BY_FD', `Asking about program ${this.name}`)
+    return info.instructions
+  }
+
   /** Links to a cgroup of the v2 hierarchy, by path or by a descriptor of its directory. */
   attachCgroup(cgroup: string | number, options: { order?: CgroupOrder } = {}): Link {
     const what = `Attaching program ${this.name} to cgroup ${cgroup}`

@@ -6,6 +6,7 @@ namespace ambit_bpf {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Instance());
   DefineObject(env, exports);
+  DefineBatch(env, exports);
   DefineKernel(env, exports);
   DefineRing(env, exports);
   DefineSockets(env, exports);

@@ -2,19 +2,25 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <linux/bpf.h>
+#include <net/if.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "instance.h"
 
 namespace ambit_bpf {
 namespace {
 
+constexpr uint32_t kLinkTypeTcx = 11;  // BPF_LINK_TYPE_TCX, of newer headers than libbpf's own
+
 Napi::Value PossibleCpus(const Napi::CallbackInfo& info) { return Direct(info.Env(), libbpf_num_possible_cpus()); }
 
 Napi::Value MapCreate(const Napi::CallbackInfo& info) {
-  LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = Uint(info, 5));
+  // 0 stands for no inner map: descriptor 0 is never a map of ours.
+  LIBBPF_OPTS(bpf_map_create_opts, options, .inner_map_fd = Uint(info, 6), .map_flags = Uint(info, 5));
   std::string name = info[1].As<Napi::String>().Utf8Value();
   return Direct(info.Env(), bpf_map_create(static_cast<bpf_map_type>(Int(info, 0)), name.c_str(), Uint(info, 2),
                                            Uint(info, 3), Uint(info, 4), &options));
@@ -45,6 +51,8 @@ Napi::Value ObjPin(const Napi::CallbackInfo& info) {
   return Direct(info.Env(), bpf_obj_pin(Int(info, 0), path.c_str()));
 }
 
+Napi::Value MapById(const Napi::CallbackInfo& info) { return Direct(info.Env(), bpf_map_get_fd_by_id(Uint(info, 0))); }
+
 Napi::Value ObjGet(const Napi::CallbackInfo& info) {
   std::string path = info[0].As<Napi::String>().Utf8Value();
   return Direct(info.Env(), bpf_obj_get(path.c_str()));
@@ -55,6 +63,59 @@ Napi::Value LinkCreate(const Napi::CallbackInfo& info) {
   LIBBPF_OPTS(bpf_link_create_opts, options, .flags = Uint(info, 3));
   return Direct(info.Env(),
                 bpf_link_create(Int(info, 0), Int(info, 1), static_cast<bpf_attach_type>(Int(info, 2)), &options));
+}
+
+// A link to a network interface. The kernel looks its index up in the namespace of the calling thread, so this goes
+// there. Answers -ENODEV where the interface is not.
+Napi::Value LinkInterface(const Napi::CallbackInfo& info) {
+  int program = Int(info, 0);
+  std::string name = info[2].As<Napi::String>().Utf8Value();
+  auto type = static_cast<bpf_attach_type>(Int(info, 3));
+  LIBBPF_OPTS(bpf_link_create_opts, options, .flags = Uint(info, 4));
+  int result = 0;
+  int entered = InstanceOf(info.Env()).netns.Run(Int(info, 1), [&] {
+    unsigned index = if_nametoindex(name.c_str());
+    result = index == 0 ? -errno : bpf_link_create(program, static_cast<int>(index), type, &options);
+  });
+  return Direct(info.Env(), entered < 0 ? entered : result);
+}
+
+// A link of an iterator over everything of its kind, or over the entries of one map (fd > 0).
+Napi::Value LinkIterator(const Napi::CallbackInfo& info) {
+  bpf_iter_link_info which = {};
+  which.map.map_fd = Uint(info, 1);
+  LIBBPF_OPTS(bpf_link_create_opts, options);
+  if (which.map.map_fd > 0) {
+    options.iter_info = &which;
+    options.iter_info_len = sizeof(which);
+  }
+  return Direct(info.Env(), bpf_link_create(Int(info, 0), 0, BPF_TRACE_ITER, &options));
+}
+
+// One run of an iterator, to its end: what it wrote, or -errno; -E2BIG past the bound. Socket iterators walk the
+// namespace of the thread that makes the descriptor.
+Napi::Value ReadIterator(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  int link = Int(info, 0);
+  size_t bound = Uint(info, 2);
+  int fd = -1;
+  int entered = InstanceOf(env).netns.Run(Int(info, 1), [&] { fd = bpf_iter_create(link); });
+  if (entered < 0) return Direct(env, entered);
+  if (fd < 0) return Direct(env, fd);
+  std::vector<uint8_t> out;
+  int failed = 0;
+  for (;;) {
+    size_t old = out.size();
+    out.resize(old + 65536);
+    ssize_t size = read(fd, out.data() + old, 65536);
+    out.resize(old + (size > 0 ? static_cast<size_t>(size) : 0));
+    if (size < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (size < 0) failed = errno;
+    if (out.size() > bound) failed = E2BIG;
+    if (size <= 0 || failed != 0) break;
+  }
+  close(fd);
+  return failed != 0 ? Direct(env, -failed) : CopyOf(env, out.data(), out.size());
 }
 
 Napi::Value LinkUpdate(const Napi::CallbackInfo& info) {
@@ -70,7 +131,8 @@ Napi::Value Info(const Napi::CallbackInfo& info) {
   int fd = Int(info, 0);
   std::string kind = info[1].As<Napi::String>().Utf8Value();
   Napi::Object out = Napi::Object::New(env);
-  for (const char* name : {"keySize", "valueSize", "maxEntries", "flags", "programId", "attachType"}) Put(out, name, 0);
+  for (const char* name : {"keySize", "valueSize", "maxEntries", "flags", "programId", "attachType", "instructions"})
+    Put(out, name, 0);
   out["name"] = Napi::String::New(env, "");
   out["tag"] = Napi::String::New(env, "");
   out["target"] = Napi::BigInt::New(env, uint64_t{0});
@@ -95,6 +157,7 @@ Napi::Value Info(const Napi::CallbackInfo& info) {
     for (int i = 0; i < BPF_TAG_SIZE; i++) snprintf(tag + 2 * i, 3, "%02x", program.tag[i]);
     Put(out, "type", program.type);
     Put(out, "id", program.id);
+    Put(out, "instructions", program.verified_insns);
     out["name"] = Napi::String::New(env, program.name);
     out["tag"] = Napi::String::New(env, tag);
   } else {
@@ -108,7 +171,8 @@ Napi::Value Info(const Napi::CallbackInfo& info) {
     if (link.type == BPF_LINK_TYPE_CGROUP) {
       Put(out, "attachType", link.cgroup.attach_type);
       out["target"] = Napi::BigInt::New(env, static_cast<uint64_t>(link.cgroup.cgroup_id));
-    } else if (link.type == BPF_LINK_TYPE_NETNS) {
+    } else if (link.type == BPF_LINK_TYPE_NETNS || link.type == kLinkTypeTcx) {
+      // struct tcx {ifindex, attach_type} has the layout of struct netns.
       Put(out, "attachType", link.netns.attach_type);
       out["target"] = Napi::BigInt::New(env, static_cast<uint64_t>(link.netns.netns_ino));
     }
@@ -167,8 +231,12 @@ void DefineKernel(Napi::Env env, Napi::Object exports) {
   exports["mapDelete"] = Napi::Function::New(env, MapDelete);
   exports["mapNextKey"] = Napi::Function::New(env, MapNextKey);
   exports["objPin"] = Napi::Function::New(env, ObjPin);
+  exports["mapById"] = Napi::Function::New(env, MapById);
   exports["objGet"] = Napi::Function::New(env, ObjGet);
   exports["linkCreate"] = Napi::Function::New(env, LinkCreate);
+  exports["linkInterface"] = Napi::Function::New(env, LinkInterface);
+  exports["linkIterator"] = Napi::Function::New(env, LinkIterator);
+  exports["readIterator"] = Napi::Function::New(env, ReadIterator);
   exports["linkUpdate"] = Napi::Function::New(env, LinkUpdate);
   exports["linkDetach"] = Napi::Function::New(env, LinkDetach);
   exports["info"] = Napi::Function::New(env, Info);

@@ -144,6 +144,8 @@ export class Waypoint {
       http1: this.#http1,
       http2: this.#http2,
       clock,
+      deadlines: this.pipeline.deadlines,
+      headTimeoutMs: parts.limits?.headTimeoutMs ?? 60_000,
       opaque: (connection, downstream) => opaque.take(connection, downstream),
     })
     const refused = metrics.counter({

@@ -28,6 +28,8 @@ export interface Http1ServerSessionEvents {
 
 /** A connection that someone else owns (its `slot` is untouched), fed into the codec by hand: for an owner that detects protocols first. */
 export interface Http1Feed {
+  /** The owner has waited for the first head as long as it may: 408 for what is there of it, the end where nothing is. */
+  expire(): void
   receive(arena: Uint8Array, start: number, end: number): void
   drained(): void
   ended(): void

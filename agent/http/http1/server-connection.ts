@@ -3,6 +3,7 @@
 import type { Connection, OpenInfo } from '../../io/connection.ts'
 import { ExchangeError, type ServerEvents } from '../message.ts'
 import { BodyReader } from './body.ts'
+import { CR, LF, TOKEN } from './bytes.ts'
 import { type Http1Feed, type Http1ServerSessionEvents, type ResolvedHttp1Options } from './contract.ts'
 import { Collector } from './collector.ts'
 import { writeHead } from './emit.ts'
@@ -134,6 +135,9 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
       if (at - from > maxHead) at = INCOMPLETE
     }
     if (at === INCOMPLETE) {
+      // TLS, zeros and the like need not be waited for: no method and no empty line begins like this.
+      if (this.#collector.empty && TOKEN[arena[from] as number] === 0 && arena[from] !== CR && arena[from] !== LF)
+        throw malformed('The request line does not begin with a method.')
       at = this.#collector.feed(arena, from, end, true)
       if (at < 0) return end
       const { bytes, start, end: stop } = this.#collector
@@ -356,6 +360,10 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
       if (this.#stopped) this.deadline = this.#sweep.now + this.#options.bodyIdleTimeoutMs
       else this.#refuse(new Http1Error(408, 'stream_idle_timeout', 'The request body stopped.'))
     }
+  }
+
+  expire(): void {
+    if (this.#state === HEAD) this.onDeadline()
   }
 
   drain(idleMs: number): void {

@@ -6,6 +6,7 @@ import type { Http1Feed, Http1Server } from '../../http/http1/index.ts'
 import type { Http2Feed, Http2Server } from '../../http/http2/index.ts'
 import type { Connection, ConnectionHandler, OpenInfo } from '../../io/connection.ts'
 import type { AppProtocol } from '../../mesh/service.ts'
+import type { Deadline, DeadlineOwner, Deadlines } from '../deadlines.ts'
 import type { Downstream } from '../downstream.ts'
 
 /** A client that said nothing for this long is taken for one that waits for the server's greeting. */
@@ -18,12 +19,15 @@ export interface InnerOptions {
   readonly http1: Http1Server
   readonly http2: Http2Server
   readonly clock: Clock
+  readonly deadlines: Deadlines
+  /** Where HTTP is declared nothing is detected against a clock: so long may its first bytes take, as a request head may. */
+  readonly headTimeoutMs: number
   /** Takes an opaque connection over; what was read so far comes again through the handler it gives. */
   opaque(connection: Connection, downstream: Downstream): ConnectionHandler
 }
 
 /** The slot of an inner connection. */
-export class Inner {
+export class Inner implements DeadlineOwner {
   readonly downstream: Downstream
   readonly protocol: AppProtocol
   feed: Http1Feed | Http2Feed | undefined
@@ -33,10 +37,19 @@ export class Inner {
   ended = false
   timer: Timer | undefined
   info: OpenInfo | undefined
+  /** Runs until the first bytes have told the codec. */
+  due: Deadline | undefined
+  connection: Connection | undefined
+  readonly #onLate: (inner: Inner) => void
 
-  constructor(downstream: Downstream, protocol: AppProtocol) {
+  constructor(downstream: Downstream, protocol: AppProtocol, onLate: (inner: Inner) => void) {
     this.downstream = downstream
     this.protocol = protocol
+    this.#onLate = onLate
+  }
+
+  onDeadline(): void {
+    this.#onLate(this)
   }
 }
 
@@ -85,10 +98,10 @@ function declared(downstream: Downstream): AppProtocol {
 
 /** Makes the handler of inner connections. */
 export function innerServer(options: InnerOptions): InnerServer {
-  const { http1, http2, clock } = options
+  const { http1, http2, clock, deadlines, headTimeoutMs } = options
 
   const giveOver = (connection: Connection, inner: Inner, kind: 'http1' | 'http2' | 'opaque'): void => {
-    inner.timer?.cancel()
+    settle(inner)
     const held = inner.held
     inner.held = []
     if (kind === 'opaque') inner.opaque = options.opaque(connection, inner.downstream)
@@ -98,6 +111,20 @@ export function innerServer(options: InnerOptions): InnerServer {
     }
     for (const chunk of held) deliver(connection, inner, chunk, 0, chunk.length)
     if (inner.ended) finish(connection, inner)
+  }
+
+  const settle = (inner: Inner): void => {
+    inner.timer?.cancel()
+    if (inner.due) deadlines.stop(inner.due)
+    inner.connection = undefined
+  }
+
+  /** Silence, or a few bytes that might still become anything: a slow head, and HTTP/1.1 has the words for it. */
+  const onLate = (inner: Inner): void => {
+    const { connection } = inner
+    if (!connection) return
+    giveOver(connection, inner, 'http1')
+    ;(inner.feed as Http1Feed | undefined)?.expire()
   }
 
   const deliver = (connection: Connection, inner: Inner, bytes: Uint8Array, start: number, end: number): void => {
@@ -120,7 +147,10 @@ export function innerServer(options: InnerOptions): InnerServer {
         inner.timer = clock.after(DETECTION_MS, () => {
           if (!inner.feed && !inner.opaque) giveOver(connection, inner, 'opaque')
         })
+        return
       }
+      inner.connection = connection
+      inner.due = deadlines.start(headTimeoutMs, inner)
     },
     onRead(connection, arena, start, end) {
       const inner = connection.slot as Inner
@@ -150,11 +180,11 @@ export function innerServer(options: InnerOptions): InnerServer {
     },
     onClose(connection, error) {
       const inner = connection.slot as Inner
-      inner.timer?.cancel()
+      settle(inner)
       inner.held = []
       if (inner.feed) inner.feed.closed(error)
       else inner.opaque?.onClose(connection, error)
     },
   }
-  return { handler, slot: (downstream, protocol) => new Inner(downstream, protocol ?? declared(downstream)) }
+  return { handler, slot: (downstream, protocol) => new Inner(downstream, protocol ?? declared(downstream), onLate) }
 }

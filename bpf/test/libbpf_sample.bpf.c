@@ -96,6 +96,34 @@ struct {
 	__uint(max_entries, 65536);
 } sample_ring SEC(".maps");
 
+struct sample_prefix {
+	__u32 length;
+	__u8 address[4];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 64);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct sample_prefix);
+	__type(value, __u32);
+} sample_lpm SEC(".maps");
+
+struct sample_table {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+	__uint(max_entries, 8);
+	__type(key, __u32);
+	__array(values, struct sample_table);
+} sample_tables SEC(".maps");
+
 const volatile __u16 refused_port = 1;
 const volatile __u64 big_constant = 1;
 const volatile struct sample_inner constant_struct = {};
@@ -192,6 +220,119 @@ int emit(struct sample_burst *burst)
 			dropped++;
 	}
 	burst->dropped = dropped;
+	return 0;
+}
+
+struct sample_nested {
+	__u32 table;
+	__u32 first;
+	__u32 second;
+	__u32 found;
+	__u64 first_value;
+	__u64 second_value;
+};
+
+/* Reads two entries of one table, as a program does that must not see half of a change. */
+SEC("syscall")
+int read_table(struct sample_nested *run)
+{
+	__u32 table = run->table, first = run->first, second = run->second;
+	void *inner = bpf_map_lookup_elem(&sample_tables, &table);
+	__u64 *one, *two;
+
+	if (!inner)
+		return 0;
+	one = bpf_map_lookup_elem(inner, &first);
+	two = bpf_map_lookup_elem(inner, &second);
+	run->first_value = one ? *one : 0;
+	run->second_value = two ? *two : 0;
+	run->found = !!one + !!two;
+	return 1;
+}
+
+/* Longest match of the key behind the packet's Ethernet header: the value, or 0. (A sleepable
+ * program may not use a trie.) */
+SEC("tc")
+int match_prefix(struct __sk_buff *skb)
+{
+	struct sample_prefix key;
+	__u32 *value;
+
+	if (bpf_skb_load_bytes(skb, 14, &key, sizeof(key)))
+		return 0;
+	value = bpf_map_lookup_elem(&sample_lpm, &key);
+	return value ? *value : 0;
+}
+
+/* Counts packets of an interface in slot 0 of sample_array, and lets them go on. */
+SEC("tc")
+int count_packets(struct __sk_buff *skb)
+{
+	__u32 slot = 0;
+	__u64 *count = bpf_map_lookup_elem(&sample_array, &slot);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	return -1; /* TCX_NEXT */
+}
+
+SEC("tc")
+int drop_packets(struct __sk_buff *skb)
+{
+	return 2; /* TCX_DROP */
+}
+
+/* The few members of the kernel's own types that iterators need; offsets are found at load. */
+struct seq_file;
+struct bpf_map;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+} __attribute__((preserve_access_index));
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	void *key;
+	void *value;
+} __attribute__((preserve_access_index));
+
+/* Writes the key of each entry whose value is odd. */
+SEC("iter/bpf_map_elem")
+int odd_entries(struct bpf_iter__bpf_map_elem *ctx)
+{
+	__u32 *key = ctx->key;
+	__u64 *value = ctx->value;
+	__u32 copy;
+
+	if (!key || !value || !(*value & 1))
+		return 0;
+	copy = *key;
+	bpf_seq_write(ctx->meta->seq, &copy, sizeof(copy));
+	return 0;
+}
+
+struct sock_common {
+	__u16 skc_num;
+	volatile unsigned char skc_state;
+} __attribute__((preserve_access_index));
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+} __attribute__((preserve_access_index));
+
+/* Writes the port of each listener of the namespace. */
+SEC("iter/tcp")
+int listening_ports(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *sk = ctx->sk_common;
+	__u32 port;
+
+	if (!sk || sk->skc_state != 10) /* TCP_LISTEN */
+		return 0;
+	port = sk->skc_num;
+	bpf_seq_write(ctx->meta->seq, &port, sizeof(port));
 	return 0;
 }
 

@@ -26,6 +26,8 @@ export interface NativeMap {
   readonly pinPath: string
   /** Holds global data (.rodata, .data, .bss). */
   readonly internal: boolean
+  /** Maps of maps, before load: what the object says of the inner ones. */
+  readonly inner?: Pick<NativeMap, 'type' | 'keySize' | 'valueSize' | 'maxEntries' | 'flags'>
 }
 
 /** A struct bpf_object. Indices are the order of programs() and maps(). */

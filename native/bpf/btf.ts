@@ -70,6 +70,8 @@ export interface BtfMap {
   readonly value: number | undefined
   readonly keySize: number
   readonly valueSize: number
+  /** Maps of maps: the definition in `__array(values, …)`. */
+  readonly inner: BtfMap | undefined
 }
 
 /** The types of one object file. Type ids are indices, 0 is void. */
@@ -181,28 +183,42 @@ export class Btf {
       if (variable.kind !== 'var' || definition?.kind !== 'struct') {
         throw new BpfError('BAD_ELF', 0, '', `${path}: a map's definition is no struct`)
       }
-      const pointed = (name: string): number | undefined => {
-        const member = definition.members.find((candidate) => candidate.name === name)
-        const pointer = member === undefined ? undefined : this.resolve(member.type)
-        return pointer?.kind === 'ptr' ? pointer.type : undefined
-      }
-      // __uint(name, n) is a pointer to an array of n.
-      const number = (name: string): number | undefined => {
-        const target = pointed(name)
-        const list = target === undefined ? undefined : this.resolve(target)
-        return list?.kind === 'array' ? list.length : undefined
-      }
-      const key = pointed('key')
-      const value = pointed('value')
-      return {
-        name: variable.name,
-        kind: mapTypes[number('type') ?? 0] ?? 'unspec',
-        key,
-        value,
-        keySize: number('key_size') ?? (key === undefined ? 0 : this.sizeOf(key)),
-        valueSize: number('value_size') ?? (value === undefined ? 0 : this.sizeOf(value)),
-      }
+      return this.#map(variable.name, definition)
     })
+  }
+
+  #map(name: string, definition: Extract<BtfType, { kind: 'struct' | 'union' }>): BtfMap {
+    const pointed = (name: string): number | undefined => {
+      const member = definition.members.find((candidate) => candidate.name === name)
+      const pointer = member === undefined ? undefined : this.resolve(member.type)
+      return pointer?.kind === 'ptr' ? pointer.type : undefined
+    }
+    // __uint(name, n) is a pointer to an array of n.
+    const number = (name: string): number | undefined => {
+      const target = pointed(name)
+      const list = target === undefined ? undefined : this.resolve(target)
+      return list?.kind === 'array' ? list.length : undefined
+    }
+    const key = pointed('key')
+    const value = pointed('value')
+    return {
+      name,
+      kind: mapTypes[number('type') ?? 0] ?? 'unspec',
+      key,
+      value,
+      keySize: number('key_size') ?? (key === undefined ? 0 : this.sizeOf(key)),
+      valueSize: number('value_size') ?? (value === undefined ? 0 : this.sizeOf(value)),
+      inner: this.#inner(definition),
+    }
+  }
+
+  /** __array(values, T) is an array of pointers to T. */
+  #inner(definition: Extract<BtfType, { kind: 'struct' | 'union' }>): BtfMap | undefined {
+    const member = definition.members.find((candidate) => candidate.name === 'values')
+    const list = member === undefined ? undefined : this.resolve(member.type)
+    const pointer = list?.kind === 'array' ? this.resolve(list.type) : undefined
+    const target = pointer?.kind === 'ptr' ? this.resolve(pointer.type) : undefined
+    return target?.kind === 'struct' ? this.#map('', target) : undefined
   }
 }
 

@@ -140,6 +140,37 @@ export function array<T>(element: Codec<T>, length: number): Codec<T[]> {
   }
 }
 
+/** Key of an LPM trie: how many leading bits of the address count, and the address (network order). */
+export interface Prefix {
+  readonly length: number
+  readonly address: Uint8Array
+}
+
+/**
+ * `struct bpf_lpm_trie_key` with an address of `size` bytes (4 for IPv4, 16 for IPv6). Bits after the prefix are written
+ * as zero, so that one network has one form. A length over the address's bits, or an address of another size, throws.
+ */
+export function prefix(size: number): Codec<Prefix> {
+  return {
+    size: 4 + size,
+    read: (view, offset) => ({
+      length: u32.read(view, offset),
+      address: new Uint8Array(view.buffer, view.byteOffset + offset + 4, size).slice(),
+    }),
+    write: (view, offset, { length, address }) => {
+      if (!Number.isInteger(length) || length < 0 || length > 8 * size) {
+        throw new RangeError(`A prefix of ${length} bits does not fit an address of ${size} bytes`)
+      }
+      if (address.length !== size) throw new RangeError(`An address of ${address.length} bytes is not one of ${size}`)
+      u32.write(view, offset, length)
+      for (let i = 0; i < size; i++) {
+        const bits = Math.min(8, Math.max(0, length - 8 * i))
+        view.setUint8(offset + 4 + i, address[i]! & (0xff00 >> bits))
+      }
+    },
+  }
+}
+
 /** One value from bytes that hold exactly (or begin with) it. */
 export function decode<T>(codec: Codec<T>, from: Uint8Array, offset = 0): T {
   return codec.read(new DataView(from.buffer, from.byteOffset, from.byteLength), offset)

@@ -4,7 +4,7 @@ import { constants } from 'node:os'
 
 /** A failed system call or a refused request of this library. */
 export class BpfError extends Error {
-  /** The errno's name as in `ENOENT`, or a code of the library: `NOT_BUILT`, `NOT_LINUX`, `LAYOUT`, `NO_SUCH_NAME`, `CLOSED`. */
+  /** The errno's name as in `ENOENT`, or a code of the library: `NOT_BUILT`, `NOT_LINUX`, `LAYOUT`, `NO_SUCH_NAME`, `NO_FEATURE`, `CLOSED`. */
   readonly code: string
   /** Positive errno; 0 where no system call failed. */
   readonly errno: number

@@ -1,8 +1,10 @@
 // What the running kernel can do, found by trying and never by its version; a probe can be overridden to "no" so that
 // tests can pretend. Must not live here: what follows from a missing feature.
-import { native } from './addon.ts'
+import { readFileSync } from 'node:fs'
+import { native, type BatchOperation } from './addon.ts'
 import { closeFd, netnsCookie } from './sockets.ts'
 import {
+  BPF_F_NO_PREALLOC,
   attachTypes,
   helpers,
   mapTypes,
@@ -15,6 +17,8 @@ import {
 /**
  * `map:<type>`, `program:<type>` and `helper:<program type>/<helper>` ask for one thing of the kernel;
  * `link:cgroup` and `link:cgroup_before` / `link:cgroup_preorder` for links to cgroups and a place before the others;
+ * `link:tcx` for links to network interfaces; `batch:<map type>/<operation>` for many entries by one call;
+ * `iterator:<what>` for programs that walk tasks, sockets (`tcp`), map entries (`bpf_map_elem`) …;
  * `netns_cookie` for SO_NETNS_COOKIE; `btf` for the kernel's own type information.
  */
 export type FeatureName =
@@ -24,6 +28,9 @@ export type FeatureName =
   | 'link:cgroup'
   | 'link:cgroup_before'
   | 'link:cgroup_preorder'
+  | 'link:tcx'
+  | `batch:${MapType}/${BatchOperation}`
+  | `iterator:${string}`
   | 'netns_cookie'
   | 'btf'
 
@@ -32,6 +39,8 @@ export const BPF_F_BEFORE = 1 << 3
 export const BPF_F_PREORDER = 1 << 6
 
 const EBADF = 9
+const ENODEV = 19
+const NO_SUCH_INTERFACE = 0x7fff_ffff
 const EOPNOTSUPP = 95
 
 const cache = new Map<FeatureName, boolean>()
@@ -82,6 +91,9 @@ function probe(name: FeatureName): boolean {
     const [type, helper] = rest.split('/') as [ProgramType, HelperName]
     return native().probeHelper(programTypes.indexOf(type), helpers[helper]) === 1
   }
+  if (family === 'batch') return probeBatch(...(rest.split('/') as [MapType, BatchOperation]))
+  if (family === 'iterator') return probeIterator(rest)
+  if (rest === 'tcx') return probeTcx()
   return probeCgroupLink(rest === 'cgroup_before' ? BPF_F_BEFORE : rest === 'cgroup_preorder' ? BPF_F_PREORDER : 0)
 }
 
@@ -98,6 +110,42 @@ function probeCgroupLink(flags: number): boolean {
   const link = native().linkCreate(program, program, attachTypes.cgroup_inet4_connect, flags)
   closeFd(program)
   return link === -EBADF
+}
+
+/** ENODEV for an interface that is not there means that the attach type is known. */
+function probeTcx(): boolean {
+  const program = native().loadBare(programTypes.indexOf('sched_cls'), 0)
+  if (program < 0) return false
+  const link = native().linkCreate(program, NO_SUCH_INTERFACE, attachTypes.tcx_ingress, 0)
+  closeFd(program)
+  return link === -ENODEV
+}
+
+/** A batch of no entries on a small map: 0 where the map type has the operation. */
+function probeBatch(type: MapType, operation: BatchOperation): boolean {
+  const create = (of: MapType, inner: number): number => {
+    const [key, flags] = of === 'lpm_trie' ? [8, BPF_F_NO_PREALLOC] : [4, 0]
+    const value = of.endsWith('_of_maps') ? 4 : 8
+    return native().mapCreate(mapTypes.indexOf(of), 'probe', key, value, 1, flags, inner)
+  }
+  const inner = type.endsWith('_of_maps') ? create('array', 0) : 0
+  if (inner < 0) return false
+  const map = create(type, inner)
+  if (inner > 0) closeFd(inner)
+  if (map < 0) return false
+  const [token, keys, values] = [new Uint8Array(8), new Uint8Array(8), new Uint8Array(8)]
+  const { result } = native().mapBatch(operation, map, null, token, keys, values, 0, 0)
+  closeFd(map)
+  return result === 0
+}
+
+/** The loader finds an iterator by the name of its function in the kernel's type information; so does this. */
+function probeIterator(what: string): boolean {
+  try {
+    return readFileSync('/sys/kernel/btf/vmlinux').includes(`\0bpf_iter_${what}\0`)
+  } catch {
+    return false
+  }
 }
 
 function succeeds(fd: number): boolean {

@@ -75,7 +75,7 @@ describe('the BTF reader', () => {
       valueSize: 80,
     })
     expect(btf.programs).toContain('to_socket')
-    expect(btf.syscalls.toSorted()).toEqual(['add', 'emit'])
+    expect(btf.syscalls.toSorted()).toEqual(['add', 'emit', 'read_table'])
     const constant = btf.variables.find((variable) => variable.name === 'big_constant')
     expect(constant).toMatchObject({ section: '.rodata', size: 8 })
     expect(constant!.offset % 8).toBe(0)

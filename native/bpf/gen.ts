@@ -2,7 +2,7 @@
 // for openObject, one file per object. Must not live here: the meaning of types (dynamic.ts decides it for both).
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { readBtf, type Btf, type BtfType } from './btf.ts'
+import { readBtf, type Btf, type BtfMap, type BtfType } from './btf.ts'
 import { assertMember, isPadding, simpleCodec } from './dynamic.ts'
 import { BpfError } from './errors.ts'
 
@@ -29,9 +29,15 @@ class Writer {
     const btf = this.#btf
     // By name and not in the order of BTF, which differs from one compiler to the next.
     const maps = btf.maps.toSorted(byName).map((map) => {
-      const key = map.key === undefined ? sized(map.keySize) : this.#codec(map.key)
-      const value = map.value === undefined ? sized(map.valueSize) : this.#codec(map.value)
-      return `    ${map.name}: { kind: '${map.kind}', key: ${key}, value: ${value} },`
+      const described = (one: BtfMap): string => {
+        const key = one.key === undefined ? sized(one.keySize) : this.#codec(one.key)
+        // The value of a map of maps is a descriptor or an id.
+        const id = one.kind.endsWith('_of_maps')
+        const value = id ? 'c.u32' : one.value === undefined ? sized(one.valueSize) : this.#codec(one.value)
+        return `kind: '${one.kind}', key: ${key}, value: ${value}`
+      }
+      const inner = map.inner === undefined ? '' : `, inner: { ${described(map.inner)} }`
+      return `    ${map.name}: { ${described(map)}${inner} },`
     })
     const variables = btf.variables.toSorted(byName)
     const rodata = variables

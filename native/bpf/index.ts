@@ -4,9 +4,22 @@ export { BpfError, VerifierError } from './errors.ts'
 export { openObject } from './object.ts'
 export type { BpfModule, BpfObject, LoadOptions, MapConfig, MapFor, ObjectSchema, ProgramConfig } from './object.ts'
 export { openPinnedLink, openPinnedProgram } from './program.ts'
-export type { CgroupOrder, Link, LinkInfo, Program, TestRunOptions, TestRunResult } from './program.ts'
-export { createMap, openPinnedMap, openPinnedPerCpuMap } from './map.ts'
-export type { BpfMap, MapHandle, MapSchema, MapShape, PerCpuMap, SocketMap, UpdateMode } from './map.ts'
+export type {
+  AttachInterfaceOptions,
+  CgroupOrder,
+  IterateOptions,
+  Link,
+  LinkInfo,
+  Program,
+  TestRunOptions,
+  TestRunResult,
+} from './program.ts'
+export { createLpmMap, createMap, createPerCpuMap, openPinnedMap, openPinnedPerCpuMap } from './map.ts'
+export type { BpfMap, LpmMap, MapOptions, MapSchema, PerCpuMap, SocketMap } from './map.ts'
+export type { MapHandle, MapShape, UpdateMode } from './keyed.ts'
+export type { BatchOptions, EntryMap, SetManyOptions } from './batch.ts'
+export { createMapOfMaps } from './nested.ts'
+export type { InnerMap, MapOfMaps } from './nested.ts'
 export type { RawBatch, RingListener, RingMap, RingOptions } from './ring.ts'
 export { hasFeature, probeFeatures } from './features.ts'
 export type { FeatureName } from './features.ts'

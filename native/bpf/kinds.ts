@@ -36,7 +36,10 @@ export const attachTypes = {
   cgroup_inet6_getpeername: 30,
   cgroup_inet4_getsockname: 31,
   cgroup_inet6_getsockname: 32,
+  trace_iter: 28,
   sk_lookup: 36,
+  tcx_ingress: 46,
+  tcx_egress: 47,
 } as const
 
 /** Helpers a mesh needs, by their number in enum bpf_func_id. */
@@ -58,3 +61,6 @@ export type HelperName = keyof typeof helpers
 
 /** Flags of BPF_MAP_UPDATE_ELEM. */
 export const updateFlags = { any: 0, create: 1, replace: 2 } as const
+
+/** Flags of BPF_MAP_CREATE. */
+export const BPF_F_NO_PREALLOC = 1

@@ -1,164 +1,31 @@
 // Maps of the kernel with the manners of JavaScript's Map: typed keys and values, one system call per operation (about a
-// microsecond or two). Must not live here: the ring buffer (ring.ts) and how maps come to be (object.ts).
+// microsecond or two). Must not live here: many entries at once (batch.ts), maps in maps (nested.ts), the ring buffer
+// (ring.ts) and how maps come to be (object.ts).
 import { native } from './addon.ts'
+import { EntryMap } from './batch.ts'
 import { i32, u64, type Codec } from './codec.ts'
 import { BpfError, check, failure } from './errors.ts'
-import { mapTypes, updateFlags, type MapType } from './kinds.ts'
+import { BPF_F_NO_PREALLOC, mapTypes, type MapType } from './kinds.ts'
+import { KeyedMap, type MapShape, type Owner, type UpdateMode } from './keyed.ts'
 
 const ENOENT = 2
 
-/** What a map is, as the kernel or the object file says it. */
-export interface MapShape {
-  readonly name: string
-  readonly type: MapType
-  readonly keySize: number
-  readonly valueSize: number
-  readonly maxEntries: number
-}
-
-/** Who a descriptor belongs to: nothing that came from a closed module may touch its number again. */
-export interface Owner {
-  readonly closed: boolean
-}
-
-/** Anything with a map behind a descriptor. */
-export abstract class MapHandle {
-  readonly shape: MapShape
-  #fd: number
-  /** Who closes the descriptor: this handle, or the module it came from (kept alive through this reference). */
-  readonly #owner: Owner | undefined
-
-  constructor(fd: number, shape: MapShape, owner: Owner | undefined) {
-    this.#fd = fd
-    this.shape = shape
-    this.#owner = owner
-  }
-
-  /** The descriptor, for other system calls; still owned by this handle. */
-  get fd(): number {
-    if (this.#fd < 0 || this.#owner?.closed === true) {
-      throw new BpfError('CLOSED', 0, '', `Map ${this.shape.name} is closed`)
-    }
-    return this.#fd
-  }
-
-  /** Makes the map outlive the process, at a path on a bpffs whose directory exists. */
-  pin(path: string): void {
-    check(native().objPin(this.fd, path), 'BPF_OBJ_PIN', `Pinning map ${this.shape.name} at ${path}`)
-  }
-
-  /** Closes a map that was opened by its pin or created by createMap; one that belongs to a module stays with it. */
-  close(): void {
-    if (this.#fd >= 0 && this.#owner === undefined) native().close(this.#fd)
-    this.#fd = -1
-  }
-}
-
-/** How `set` treats a key that is or is not there: any, only new (EEXIST), only present (ENOENT). */
-export type UpdateMode = keyof typeof updateFlags
-
-/** Shared by all keyed maps: scratch bytes for one key and one value, and the walk over keys. */
-abstract class KeyedMap<K> extends MapHandle {
-  protected readonly keyCodec: Codec<K>
-  protected readonly key: Uint8Array
-  protected readonly value: Uint8Array
-  protected readonly valueView: DataView
-  readonly #keyView: DataView
-
-  constructor(fd: number, shape: MapShape, key: Codec<K>, valueBytes: number, owner: Owner | undefined) {
-    super(fd, shape, owner)
-    if (key.size !== shape.keySize) {
-      throw new BpfError('LAYOUT', 0, '', `Map ${shape.name} has keys of ${shape.keySize} bytes, the codec ${key.size}`)
-    }
-    this.keyCodec = key
-    this.key = new Uint8Array(key.size)
-    this.#keyView = new DataView(this.key.buffer)
-    this.value = new Uint8Array(valueBytes)
-    this.valueView = new DataView(this.value.buffer)
-  }
-
-  /** Writes `key` into the scratch bytes. Padding is zero: the kernel hashes raw bytes. */
-  protected putKey(key: K): void {
-    this.key.fill(0)
-    this.keyCodec.write(this.#keyView, 0, key)
-  }
-
-  /** Fills the scratch value for a key; false if there is none. */
-  protected lookup(key: K): boolean {
-    this.putKey(key)
-    return this.lookupRaw(this.key)
-  }
-
-  protected lookupRaw(key: Uint8Array): boolean {
-    const result = native().mapLookup(this.fd, key, this.value)
-    if (result === -ENOENT) return false
-    check(result, 'BPF_MAP_LOOKUP_ELEM', `Reading map ${this.shape.name}`)
-    return true
-  }
-
-  protected store(key: K, mode: UpdateMode): void {
-    this.putKey(key)
-    const result = native().mapUpdate(this.fd, this.key, this.value, updateFlags[mode])
-    if (result < 0) throw failure(-result, 'BPF_MAP_UPDATE_ELEM', `Writing map ${this.shape.name}`)
-  }
-
-  has(key: K): boolean {
-    return this.lookup(key)
-  }
-
-  /** Removes an entry; false if there was none. (Arrays refuse with EINVAL: their entries cannot go.) */
-  delete(key: K): boolean {
-    this.putKey(key)
-    return this.#deleteRaw(this.key)
-  }
-
-  #deleteRaw(key: Uint8Array): boolean {
-    const result = native().mapDelete(this.fd, key)
-    if (result === -ENOENT) return false
-    check(result, 'BPF_MAP_DELETE_ELEM', `Deleting from map ${this.shape.name}`)
-    return true
-  }
-
-  /** Removes every entry that a walk finds; entries the kernel adds meanwhile may stay. */
-  clear(): void {
-    for (const key of this.rawKeys()) this.#deleteRaw(key)
-  }
-
-  *keys(): Generator<K> {
-    for (const key of this.rawKeys()) yield this.keyCodec.read(new DataView(key.buffer), 0)
-  }
-
-  /**
-   * The raw keys. The next key is asked for before one is handed out, so deleting what was handed out is safe. If the
-   * kernel side deletes the key the walk stands on, the kernel starts over, so an entry can appear twice; the walk ends
-   * after twice as many steps as the map holds.
-   */
-  protected *rawKeys(): Generator<Uint8Array> {
-    const addon = native()
-    const step = (from: Uint8Array | null): Uint8Array | undefined => {
-      const next = new Uint8Array(this.key.length)
-      const result = addon.mapNextKey(this.fd, from, next)
-      if (result === -ENOENT) return undefined
-      check(result, 'BPF_MAP_GET_NEXT_KEY', `Walking map ${this.shape.name}`)
-      return next
-    }
-    let current = step(null)
-    for (let steps = 0; current !== undefined && steps < 2 * this.shape.maxEntries; steps++) {
-      const following = step(current)
-      yield current
-      current = following
-    }
-  }
-}
-
-/** A map with one value per key: hash, LRU hash, array, LPM trie, SK_STORAGE (whose key is a socket's descriptor). */
-export class BpfMap<K, V> extends KeyedMap<K> {
+/** A map with one value per key: hash, LRU hash, array, SK_STORAGE (whose key is a socket's descriptor). */
+export class BpfMap<K, V> extends EntryMap<K, V> {
   readonly #codec: Codec<V>
 
   constructor(fd: number, shape: MapShape, key: Codec<K>, value: Codec<V>, owner?: Owner) {
     super(fd, shape, key, shape.valueSize, owner)
     assertValue(shape, value)
     this.#codec = value
+  }
+
+  protected override readValue(view: DataView, offset: number): V {
+    return this.#codec.read(view, offset)
+  }
+
+  protected override writeValue(view: DataView, offset: number, value: V): void {
+    this.#codec.write(view, offset, value)
   }
 
   get(key: K): V | undefined {
@@ -190,7 +57,7 @@ export class BpfMap<K, V> extends KeyedMap<K> {
 }
 
 /** A map with one value per key and processor: counters without contention. */
-export class PerCpuMap<K, V> extends KeyedMap<K> {
+export class PerCpuMap<K, V> extends EntryMap<K, V[]> {
   readonly #codec: Codec<V>
   readonly #stride: number
   readonly #cpus: number
@@ -217,9 +84,8 @@ export class PerCpuMap<K, V> extends KeyedMap<K> {
 
   /** Sets each processor's value; fewer values leave zeros. */
   set(key: K, values: readonly V[], mode: UpdateMode = 'any'): void {
-    if (values.length > this.#cpus) throw new RangeError(`${values.length} values for ${this.#cpus} processors`)
     this.value.fill(0)
-    values.forEach((value, cpu) => this.#codec.write(this.valueView, cpu * this.#stride, value))
+    this.writeValue(this.valueView, 0, values)
     this.store(key, mode)
   }
 
@@ -236,20 +102,79 @@ export class PerCpuMap<K, V> extends KeyedMap<K> {
     }
   }
 
-  #values(): V[] {
-    return Array.from({ length: this.#cpus }, (_, cpu) => this.#codec.read(this.valueView, cpu * this.#stride))
+  protected override readValue(view: DataView, offset: number): V[] {
+    return Array.from({ length: this.#cpus }, (_, cpu) => this.#codec.read(view, offset + cpu * this.#stride))
   }
 
-  #total(): V {
+  protected override writeValue(view: DataView, offset: number, values: readonly V[]): void {
+    if (values.length > this.#cpus) throw new RangeError(`${values.length} values for ${this.#cpus} processors`)
+    values.forEach((value, cpu) => this.#codec.write(view, offset + cpu * this.#stride, value))
+  }
+
+  /** The sum of one entry's values, as `sum` gives it: for what batches and drains hand out. */
+  total(values: readonly V[]): V {
     const codec = this.#codec
     if (codec.add === undefined) {
       throw new BpfError('LAYOUT', 0, '', `The values of map ${this.shape.name} cannot be added up`)
     }
-    let total = codec.read(this.valueView, 0)
-    for (let cpu = 1; cpu < this.#cpus; cpu++) {
-      total = codec.add(total, codec.read(this.valueView, cpu * this.#stride))
-    }
+    let total = values[0] as V
+    for (let cpu = 1; cpu < values.length; cpu++) total = codec.add(total, values[cpu] as V)
     return total
+  }
+
+  #values(): V[] {
+    return this.readValue(this.valueView, 0)
+  }
+
+  #total(): V {
+    return this.total(this.#values())
+  }
+}
+
+/**
+ * An LPM trie: keys are prefixes (a u32 length in bits, then the bytes: codec.prefix, or a struct of the object with the
+ * length first). `set` and `delete` mean exactly one prefix; `match` finds the longest one that covers a key.
+ */
+export class LpmMap<K, V> extends EntryMap<K, V> {
+  readonly #codec: Codec<V>
+
+  constructor(fd: number, shape: MapShape, key: Codec<K>, value: Codec<V>, owner?: Owner) {
+    super(fd, shape, key, shape.valueSize, owner)
+    assertValue(shape, value)
+    this.#codec = value
+  }
+
+  /** The value of the longest prefix that covers `key`, whose own length is the most that may match. */
+  match(key: K): V | undefined {
+    return this.lookup(key) ? this.#codec.read(this.valueView, 0) : undefined
+  }
+
+  /** Whether any prefix covers `key`. */
+  override has(key: K): boolean {
+    return this.lookup(key)
+  }
+
+  /** Always as if `any`: kernels before 6.13 do not keep new and old prefixes apart. */
+  set(key: K, value: V): void {
+    this.value.fill(0)
+    this.#codec.write(this.valueView, 0, value)
+    this.store(key, 'any')
+  }
+
+  /** All prefixes with their values, the more specific ones of a branch first. */
+  *entries(): Generator<[K, V]> {
+    for (const key of this.rawKeys()) {
+      if (!this.lookupRaw(key)) continue
+      yield [this.keyCodec.read(new DataView(key.buffer), 0), this.#codec.read(this.valueView, 0)]
+    }
+  }
+
+  protected override readValue(view: DataView, offset: number): V {
+    return this.#codec.read(view, offset)
+  }
+
+  protected override writeValue(view: DataView, offset: number, value: V): void {
+    this.#codec.write(view, offset, value)
   }
 }
 
@@ -288,6 +213,8 @@ export interface MapSchema<K = unknown, V = unknown> {
   readonly kind: MapType
   readonly key: Codec<K>
   readonly value: Codec<V>
+  /** Maps of maps: what their inner maps hold. */
+  readonly inner?: { readonly kind: MapType; readonly key: Codec<unknown>; readonly value: Codec<unknown> }
 }
 
 /** Opens a map by its pin. Its sizes must be those of the codecs (BpfError LAYOUT). Close it when done. */
@@ -302,18 +229,49 @@ export function openPinnedPerCpuMap<K, V>(path: string, key: Codec<K>, value: Co
   return guarded(fd, () => new PerCpuMap(fd, shape, key, value))
 }
 
+/** What a map made here looks like. */
+export interface MapOptions<K, V> {
+  /** At most 15 characters are kept by the kernel. */
+  readonly name: string
+  readonly key: Codec<K>
+  readonly value: Codec<V>
+  readonly maxEntries: number
+  /** Hashes: take memory per entry when it comes, not for all of them at once. LPM tries always do. */
+  readonly onDemand?: boolean
+}
+
 /** Creates a map without an object file. */
-export function createMap<K, V>(
-  type: 'hash' | 'lru_hash' | 'array',
-  options: { name: string; key: Codec<K>; value: Codec<V>; maxEntries: number },
-): BpfMap<K, V> {
+export function createMap<K, V>(type: 'hash' | 'lru_hash' | 'array', options: MapOptions<K, V>): BpfMap<K, V> {
+  const { fd, shape } = create(type, options)
+  return new BpfMap(fd, shape, options.key, options.value)
+}
+
+/** The same for per-CPU maps. */
+export function createPerCpuMap<K, V>(
+  type: 'percpu_hash' | 'percpu_array' | 'lru_percpu_hash',
+  options: MapOptions<K, V>,
+): PerCpuMap<K, V> {
+  const { fd, shape } = create(type, options)
+  return new PerCpuMap(fd, shape, options.key, options.value)
+}
+
+/** The same for LPM tries, whose key is codec.prefix(bytes) or a struct that begins with the length. */
+export function createLpmMap<K, V>(options: MapOptions<K, V>): LpmMap<K, V> {
+  const { fd, shape } = create('lpm_trie', { ...options, onDemand: true })
+  return new LpmMap(fd, shape, options.key, options.value)
+}
+
+function create(type: MapType, options: MapOptions<unknown, unknown>): { fd: number; shape: MapShape } {
   const { name, key, value, maxEntries } = options
-  const fd = check(
-    native().mapCreate(mapTypes.indexOf(type), name, key.size, value.size, maxEntries, 0, 0),
-    'BPF_MAP_CREATE',
-    `Creating map ${name}`,
-  )
-  return new BpfMap(fd, { name, type, keySize: key.size, valueSize: value.size, maxEntries }, key, value)
+  const shape = { name, type, keySize: key.size, valueSize: value.size, maxEntries }
+  return { fd: createRaw(shape, options.onDemand === true ? BPF_F_NO_PREALLOC : 0), shape }
+}
+
+/** A new map of a shape; the caller owns the descriptor. */
+export function createRaw(shape: MapShape, flags: number, innerFd = 0): number {
+  const { name, type, keySize, valueSize, maxEntries } = shape
+  const fd = native().mapCreate(mapTypes.indexOf(type), name, keySize, valueSize, maxEntries, flags, innerFd)
+  return check(fd, 'BPF_MAP_CREATE', `Creating map ${name}`)
 }
 
 /** What the kernel says of the map behind a descriptor. */

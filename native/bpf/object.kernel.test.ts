@@ -98,7 +98,7 @@ describe('loading', () => {
           }),
       ),
     )
-    expect(answers).toEqual([7, 7, 7])
+    expect(answers).toEqual([13, 13, 13])
   })
 
   it('can be done once only', async () => {

@@ -8,7 +8,9 @@ import type { Codec } from './codec.ts'
 import { codecOf } from './dynamic.ts'
 import { BpfError, VerifierError, check, failure } from './errors.ts'
 import { mapTypes, programTypes } from './kinds.ts'
-import { BpfMap, MapHandle, PerCpuMap, SocketMap, type MapSchema, type MapShape } from './map.ts'
+import { MapHandle, type MapShape } from './keyed.ts'
+import { BpfMap, LpmMap, PerCpuMap, SocketMap, type MapSchema } from './map.ts'
+import { MapOfMaps } from './nested.ts'
 import { Program } from './program.ts'
 import { RingMap } from './ring.ts'
 
@@ -34,9 +36,13 @@ export type MapFor<S> = S extends { readonly kind: 'ringbuf' }
     ? PerCpuMap<K, V>
     : S extends { readonly kind: 'sockmap' | 'sockhash'; readonly key: Codec<infer K> }
       ? SocketMap<K>
-      : S extends { readonly key: Codec<infer K>; readonly value: Codec<infer V> }
-        ? BpfMap<K, V>
-        : MapHandle
+      : S extends { readonly inner: { readonly key: Codec<infer IK>; readonly value: Codec<infer IV> } }
+        ? MapOfMaps<S extends { readonly key: Codec<infer K> } ? K : never, IK, IV>
+        : S extends { readonly kind: 'lpm_trie'; readonly key: Codec<infer K>; readonly value: Codec<infer V> }
+          ? LpmMap<K, V>
+          : S extends { readonly key: Codec<infer K>; readonly value: Codec<infer V> }
+            ? BpfMap<K, V>
+            : MapHandle
 
 type Rodata<S extends ObjectSchema> = {
   -readonly [K in keyof S['rodata']]: S['rodata'][K] extends Codec<infer T> ? T : never
@@ -119,7 +125,7 @@ export class BpfObject<S extends ObjectSchema = ObjectSchema> {
       this.#handle.close()
       throw loadError(-result, log, this.path)
     }
-    return new BpfModule(this.path, this.#schema, this.#handle, log)
+    return new BpfModule(this.path, this.#schema, this.#handle, log, this.#native)
   }
 
   /** Gives the object up without loading it. Idempotent. */
@@ -205,7 +211,7 @@ export class BpfModule<S extends ObjectSchema = ObjectSchema> {
   readonly #shapes = new Map<string, { fd: number; shape: MapShape }>()
   #closed = false
 
-  constructor(path: string, schema: S | undefined, handle: NativeObject, log: string) {
+  constructor(path: string, schema: S | undefined, handle: NativeObject, log: string, defined: readonly NativeMap[]) {
     this.path = path
     this.log = log
     this.#handle = handle
@@ -222,7 +228,7 @@ export class BpfModule<S extends ObjectSchema = ObjectSchema> {
       if (fd < 0) return
       this.#shapes.set(map.name, { fd, shape: shapeOf(map) })
       const described = schema?.maps[map.name]
-      if (described !== undefined) maps[map.name] = this.#typed(fd, shapeOf(map), described)
+      if (described !== undefined) maps[map.name] = this.#typed(fd, shapeOf(map), described, defined[index]?.inner)
       else if (shapeOf(map).type === 'ringbuf') maps[map.name] = new RingMap(fd, shapeOf(map), this)
     })
     this.programs = strict(programs, `${path} has no loaded program`) as typeof this.programs
@@ -269,10 +275,15 @@ export class BpfModule<S extends ObjectSchema = ObjectSchema> {
     return found
   }
 
-  #typed(fd: number, shape: MapShape, schema: MapSchema): MapHandle {
+  #typed(fd: number, shape: MapShape, schema: MapSchema, inner: NativeMap['inner']): MapHandle {
     if (schema.kind === 'ringbuf') return new RingMap(fd, shape, this)
     if (schema.kind.includes('percpu')) return new PerCpuMap(fd, shape, schema.key, schema.value, this)
     if (schema.kind === 'sockmap' || schema.kind === 'sockhash') return new SocketMap(fd, shape, schema.key, this)
+    if (schema.kind === 'lpm_trie') return new LpmMap(fd, shape, schema.key, schema.value, this)
+    if (schema.inner !== undefined && inner !== undefined) {
+      const innerShape = shapeOf({ ...inner, name: shape.name })
+      return new MapOfMaps(fd, shape, schema.key, { ...schema.inner, shape: innerShape, flags: inner.flags }, this)
+    }
     return new BpfMap(fd, shape, schema.key, schema.value, this)
   }
 }
@@ -301,7 +312,7 @@ function strict<T extends object>(target: T, what: string): T {
   })
 }
 
-function shapeOf(map: NativeMap): MapShape {
+function shapeOf(map: Pick<NativeMap, 'name' | 'type' | 'keySize' | 'valueSize' | 'maxEntries'>): MapShape {
   const { name, keySize, valueSize, maxEntries } = map
   return { name, type: mapTypes[map.type] ?? 'unspec', keySize, valueSize, maxEntries }
 }

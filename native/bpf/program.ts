@@ -4,18 +4,37 @@ import { native } from './addon.ts'
 import { BpfError, check, failure } from './errors.ts'
 import { attachTypes, programTypes, type ProgramType } from './kinds.ts'
 import { BPF_F_BEFORE, BPF_F_PREORDER, hasFeature } from './features.ts'
-import type { Owner } from './map.ts'
+import type { MapHandle, Owner } from './keyed.ts'
 import { closeFd, withNetns } from './sockets.ts'
+
+/** errno of an interrupted call, and how often one is begun anew. */
+const EINTR = 4
+const MAX_INTERRUPTIONS = 20
+
+/** What an iterator may write unless told otherwise: some hundred thousand sockets. */
+const DEFAULT_ITERATOR_BYTES = 16 << 20
 
 /**
  * Where a program runs among those of the same cgroup. (A child cgroup's programs always run before its parent's.)
  * `first`: by BPF_F_BEFORE (kernel 6.17), else BPF_F_PREORDER (6.15), else at the end as `last` does: see Link.order.
  */
-/** errno of an interrupted call, and how often one is begun anew. */
-const EINTR = 4
-const MAX_INTERRUPTIONS = 20
-
 export type CgroupOrder = 'first' | 'last'
+
+export interface AttachInterfaceOptions {
+  /** Packets that come in from the interface, or that go out by it. */
+  readonly direction: 'ingress' | 'egress'
+  /** Before or after the programs that are there. Default last. */
+  readonly order?: 'first' | 'last'
+}
+
+export interface IterateOptions {
+  /** The map whose entries SEC("iter/bpf_map_elem") and SEC("iter/bpf_sk_storage_map") walk. */
+  readonly map?: MapHandle
+  /** Whose sockets SEC("iter/tcp") and its like walk. Default: this process's. */
+  readonly netns?: string | number
+  /** Fails with E2BIG past so many bytes. Default 16 MiB. */
+  readonly maxBytes?: number
+}
 
 export interface TestRunOptions {
   /** Packet bytes, for program types that see packets. */
@@ -105,6 +124,42 @@ export class Program {
     return new Link(check(fd, 'BPF_LINK_CREATE', what), `${this.name}@${netns}`, 'append')
   }
 
+  /**
+   * Links a SEC("tc") program to an interface of a network namespace (tcx, kernel 6.6). No qdisc is needed, and programs of
+   * others on the same interface stay. Throws BpfError NO_FEATURE on a kernel without tcx, ENODEV where no such interface is.
+   * The link ends with the interface.
+   */
+  attachInterface(netns: string | number, name: string, options: AttachInterfaceOptions): Link {
+    const what = `Attaching program ${this.name} to the ${options.direction} of ${name} in network namespace ${netns}`
+    if (!hasFeature('link:tcx')) {
+      const hint = 'Use a kernel from 6.6 on with CONFIG_NET_XGRESS'
+      throw new BpfError('NO_FEATURE', 0, 'BPF_LINK_CREATE', `${what} needs tcx, which this kernel lacks`, hint)
+    }
+    const [first, type] = [options.order === 'first', attachTypes[`tcx_${options.direction}`]]
+    const fd = withNetns(netns, (target) =>
+      native().linkInterface(this.fd, target, name, type, first ? BPF_F_BEFORE : 0),
+    )
+    return new Link(check(fd, 'BPF_LINK_CREATE', what), `${this.name}@${name}`, first ? 'before' : 'append')
+  }
+
+  /**
+   * Runs a SEC("iter/…") program over all there is of its kind, once, and gives the bytes it wrote (bpf_seq_write,
+   * bpf_seq_printf). This holds the calling thread while it lasts: some 100 ns an element.
+   */
+  iterate(options: IterateOptions = {}): Uint8Array {
+    const what = `Iterating by program ${this.name}`
+    const link = check(native().linkIterator(this.fd, options.map?.fd ?? 0), 'BPF_LINK_CREATE', what)
+    try {
+      const out = withNetns(options.netns ?? '/proc/self/ns/net', (netns) =>
+        native().readIterator(link, netns, options.maxBytes ?? DEFAULT_ITERATOR_BYTES),
+      )
+      if (typeof out === 'number') throw failure(-out, 'BPF_ITER_CREATE', what)
+      return out
+    } finally {
+      closeFd(link)
+    }
+  }
+
   /** Runs the program once (or `repeat` times) on the given input without attaching it: BPF_PROG_TEST_RUN. */
   testRun(options: TestRunOptions = {}): TestRunResult {
     const packet = options.data ?? null
@@ -162,7 +217,7 @@ export interface LinkInfo {
   readonly programId: number
   /** enum bpf_attach_type */
   readonly attachType: number
-  /** Cgroup id, or inode of the network namespace; 0n once the target is gone. */
+  /** Cgroup id, inode of the network namespace, or index of the interface; 0n once the target is gone. */
   readonly target: bigint
 }
 

@@ -3,7 +3,7 @@
 import { native, type NativeRing } from './addon.ts'
 import { failure } from './errors.ts'
 import type { Codec } from './codec.ts'
-import { MapHandle } from './map.ts'
+import { MapHandle } from './keyed.ts'
 
 export interface RingOptions {
   /** At most so many records a turn of the loop; the rest waits in the ring for the next. Default 1024. */

@@ -128,6 +128,17 @@ class Object : public Napi::ObjectWrap<Object> {
       item["flags"] = Napi::Number::New(env, bpf_map__map_flags(map));
       item["pinPath"] = Napi::String::New(env, pin == nullptr ? "" : pin);
       item["internal"] = Napi::Boolean::New(env, bpf_map__is_internal(map));
+      // Known until load, which uses the definition up.
+      const bpf_map* inner = bpf_map__inner_map(maps_[i]);
+      if (inner != nullptr) {
+        Napi::Object shape = Napi::Object::New(env);
+        shape["type"] = Napi::Number::New(env, bpf_map__type(inner));
+        shape["keySize"] = Napi::Number::New(env, bpf_map__key_size(inner));
+        shape["valueSize"] = Napi::Number::New(env, bpf_map__value_size(inner));
+        shape["maxEntries"] = Napi::Number::New(env, bpf_map__max_entries(inner));
+        shape["flags"] = Napi::Number::New(env, bpf_map__map_flags(inner));
+        item["inner"] = shape;
+      }
       out[i] = item;
     }
     return out;

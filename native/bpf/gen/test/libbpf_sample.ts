@@ -83,6 +83,25 @@ export const SampleValue: Codec<SampleValue> = {
   },
 }
 
+const bytes4 = c.bytes(4)
+
+/** struct sample_prefix, 8 bytes. */
+export interface SamplePrefix {
+  length: number
+  address: Uint8Array
+}
+export const SamplePrefix: Codec<SamplePrefix> = {
+  size: 8,
+  read: (view, at) => ({
+    length: c.u32.read(view, at),
+    address: bytes4.read(view, at + 4),
+  }),
+  write: (view, at, value) => {
+    c.u32.write(view, at, value.length)
+    bytes4.write(view, at + 4, value.address)
+  },
+}
+
 /** struct sample_counters, 16 bytes. */
 export interface SampleCounters {
   packets: bigint
@@ -160,6 +179,36 @@ export const SampleBurst: Codec<SampleBurst> = {
   add: (a, b) => ({ records: a.records + b.records, dropped: a.dropped + b.dropped }),
 }
 
+/** struct sample_nested, 32 bytes. */
+export interface SampleNested {
+  table: number
+  first: number
+  second: number
+  found: number
+  first_value: bigint
+  second_value: bigint
+}
+export const SampleNested: Codec<SampleNested> = {
+  size: 32,
+  read: (view, at) => ({
+    table: c.u32.read(view, at),
+    first: c.u32.read(view, at + 4),
+    second: c.u32.read(view, at + 8),
+    found: c.u32.read(view, at + 12),
+    first_value: c.u64.read(view, at + 16),
+    second_value: c.u64.read(view, at + 24),
+  }),
+  write: (view, at, value) => {
+    c.u32.write(view, at, value.table)
+    c.u32.write(view, at + 4, value.first)
+    c.u32.write(view, at + 8, value.second)
+    c.u32.write(view, at + 12, value.found)
+    c.u64.write(view, at + 16, value.first_value)
+    c.u64.write(view, at + 24, value.second_value)
+  },
+  add: (a, b) => ({ table: a.table + b.table, first: a.first + b.first, second: a.second + b.second, found: a.found + b.found, first_value: a.first_value + b.first_value, second_value: a.second_value + b.second_value }),
+}
+
 /** enum sample_color */
 export const SampleColor = {
   SAMPLE_RED: 1,
@@ -169,15 +218,17 @@ export const SampleColor = {
 /** Names, types and layout of libbpf_sample.bpf.o, for openObject. */
 export const libbpfSampleSchema = {
   name: 'libbpf_sample',
-  programs: ['add', 'emit', 'order_one', 'order_two', 'refuse_all4', 'refuse_connect4', 'to_socket'],
+  programs: ['add', 'count_packets', 'drop_packets', 'emit', 'listening_ports', 'match_prefix', 'odd_entries', 'order_one', 'order_two', 'read_table', 'refuse_all4', 'refuse_connect4', 'to_socket'],
   maps: {
     sample_array: { kind: 'array', key: c.u32, value: c.u64 },
     sample_hash: { kind: 'hash', key: SampleKey, value: SampleValue },
+    sample_lpm: { kind: 'lpm_trie', key: SamplePrefix, value: c.u32 },
     sample_lru: { kind: 'lru_hash', key: c.u32, value: c.u64 },
     sample_percpu: { kind: 'percpu_array', key: c.u32, value: SampleCounters },
     sample_ring: { kind: 'ringbuf', key: c.none, value: c.none },
     sample_sockets: { kind: 'sockhash', key: c.u32, value: c.u64 },
     sample_storage: { kind: 'sk_storage', key: c.i32, value: SampleKey },
+    sample_tables: { kind: 'hash_of_maps', key: c.u32, value: c.u32, inner: { kind: 'hash', key: c.u32, value: c.u64 } },
   },
   rodata: {
     big_constant: c.u64,
@@ -188,9 +239,11 @@ export const libbpfSampleSchema = {
     sample_key: { size: 20, members: { address: 0, port: 16, family: 18 } },
     sample_inner: { size: 12, members: { delta: 0, list: 4 } },
     sample_value: { size: 80, members: { big: 0, negative: 8, inner: 16, several: 28, name: 52, color: 64, flag: 68, network: 72 } },
+    sample_prefix: { size: 8, members: { length: 0, address: 4 } },
     sample_counters: { size: 16, members: { packets: 0, errors: 8 } },
     sample_event: { size: 24, members: { sequence: 0, size: 8, text: 12 } },
     sample_run: { size: 16, members: { first: 0, second: 4, sum: 8 } },
     sample_burst: { size: 8, members: { records: 0, dropped: 4 } },
+    sample_nested: { size: 32, members: { table: 0, first: 4, second: 8, found: 12, first_value: 16, second_value: 24 } },
   },
 } as const satisfies ObjectSchema

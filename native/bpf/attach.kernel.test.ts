@@ -1,0 +1,99 @@
+// Links to network interfaces and iterators on a real kernel.
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { World, ip, type Pod } from '../../test/world/netns.ts'
+import { closeFd, codec, hasFeature, openObject, socketIn, socketName, type BpfModule } from './index.ts'
+import { libbpfSampleSchema } from './gen/test/libbpf_sample.ts'
+
+let world: World
+let pod: Pod
+let module: BpfModule<typeof libbpfSampleSchema>
+beforeAll(async () => {
+  world = new World()
+  pod = world.pod()
+  module = await openObject(join(import.meta.dirname, '../../bpf/build/libbpf_sample.bpf.o'), libbpfSampleSchema).load()
+})
+afterAll(async () => {
+  module.close()
+  await world.close()
+})
+afterEach(() => delete process.env['AMBIT_BPF_FEATURES'])
+
+describe('a link to an interface', () => {
+  /** Connects from the pod to a port outside where nobody listens. */
+  const dial = async (): Promise<string | undefined> => {
+    const app = world.sockets(pod)
+    const { error } = await app.call('connect', { to: world.outside.v4, port: 9, timeout: 0.4 })
+    app.kill()
+    return error
+  }
+
+  it('sees what goes out, may drop it, and comes before others when asked to', async () => {
+    const count = module.maps.sample_array
+    expect(await dial()).toBe('ECONNREFUSED')
+    count.set(0, 0n)
+    using counting = module.programs.count_packets.attachInterface(pod.netns, 'eth0', { direction: 'egress' })
+    const index = Number(ip('-n', pod.name, '-o', 'link', 'show', 'eth0').split(':')[0])
+    expect(counting.info()).toMatchObject({ attachType: 47, target: BigInt(index) })
+    expect(await dial()).toBe('ECONNREFUSED')
+    const counted = count.get(0)!
+    expect(counted).toBeGreaterThan(0n)
+    {
+      using _last = module.programs.drop_packets.attachInterface(pod.netns, 'eth0', { direction: 'egress' })
+      expect(await dial()).toBe('ETIMEDOUT')
+      expect(count.get(0)).toBeGreaterThan(counted)
+    }
+    count.set(0, 0n)
+    using first = module.programs.drop_packets.attachInterface(pod.netns, 'eth0', {
+      direction: 'egress',
+      order: 'first',
+    })
+    expect(first.order).toBe('before')
+    expect(await dial()).toBe('ETIMEDOUT')
+    expect(count.get(0)).toBe(0n)
+    // One program is on an interface's direction once only; another takes its place, here one that lets all pass.
+    expect(() => first.update(module.programs.count_packets)).toThrow('EEXIST')
+    first.update(module.programs.match_prefix)
+    expect(await dial()).toBe('ECONNREFUSED')
+  })
+
+  it('sees what comes in', async () => {
+    using _link = module.programs.drop_packets.attachInterface(pod.netns, 'eth0', { direction: 'ingress' })
+    expect(await dial()).toBe('ETIMEDOUT')
+  })
+
+  it('names the interface that is not there, and the kernel that cannot', () => {
+    const attach = () => module.programs.count_packets.attachInterface(pod.netns, 'eth7', { direction: 'egress' })
+    expect(attach).toThrow(/to the egress of eth7 in network namespace .* ENODEV/)
+    process.env['AMBIT_BPF_FEATURES'] = '-link:tcx'
+    expect(attach).toThrow(/needs tcx, which this kernel lacks\. Use a kernel from 6\.6 on/)
+  })
+})
+
+describe('an iterator', () => {
+  const numbers = (bytes: Uint8Array): number[] => codec.decode(codec.array(codec.u32, bytes.length / 4), bytes)
+
+  it('walks the entries of a map in the kernel', () => {
+    const map = module.maps.sample_lru
+    map.setMany([1, 2, 3, 4, 5].map((key) => [key, BigInt(key)]))
+    expect(numbers(module.programs.odd_entries.iterate({ map })).toSorted((a, b) => a - b)).toEqual([1, 3, 5])
+    expect(() => module.programs.odd_entries.iterate({ map, maxBytes: 4 })).toThrow('E2BIG')
+    map.clear()
+    expect(module.programs.odd_entries.iterate({ map })).toEqual(new Uint8Array())
+  })
+
+  it('walks the sockets of the namespace it is told', () => {
+    const socket = socketIn(pod.netns, { family: 4, bind: { address: '127.0.0.1' }, listen: {} })
+    const { port } = socketName(socket)
+    expect(numbers(module.programs.listening_ports.iterate({ netns: pod.netns }))).toEqual([port])
+    closeFd(socket)
+    expect(numbers(module.programs.listening_ports.iterate({ netns: pod.netns }))).toEqual([])
+  })
+
+  it('is known before it is loaded', () => {
+    expect(hasFeature('iterator:tcp')).toBe(true)
+    expect(hasFeature('iterator:bpf_map_elem')).toBe(true)
+    expect(hasFeature('iterator:weather')).toBe(false)
+    expect(hasFeature('link:tcx')).toBe(true)
+  })
+})

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-/* cgroup/connect4, connect6: outbound TCP of an enrolled pod goes to the agent. The destination is
- * noted on the socket and replaced by loopback of the pod's own namespace. Returns 1 = go on, 0 =
- * refuse (EPERM). */
+/* cgroup/connect4, connect6: where outbound TCP of an enrolled pod goes. Services are resolved
+ * here. To a pod of this node, where policy lets the kernel say so, or to something outside the
+ * mesh it goes itself; all else goes to the agent: the destination is noted on the socket and
+ * replaced by loopback of the pod's own namespace. Returns 1 = go on, 0 = refuse (EPERM). */
+#include "lib/balance.h"
 #include "lib/counters.h"
 #include "lib/decide_connect.h"
+#include "lib/decide_route.h"
 #include "lib/notes.h"
 
 #define PROCEED 1
@@ -25,14 +28,99 @@ static __always_inline int unbind_device(struct bpf_sock_addr *ctx)
 	return bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, none, sizeof(none)) == 0;
 }
 
-/* Decides about one connect. `destination` and `port` are rewritten if it is captured. */
-static __always_inline int capture(struct bpf_sock_addr *ctx, struct address *destination,
-				   __u16 *port, int *rewritten)
+/* What is found out about one connect() of an enrolled pod on its way to a decision. */
+struct dial {
+	struct address destination;
+	struct backend endpoint;
+	__u64 cookie;
+	__u16 port;
+	/* An endpoint was chosen for a service. */
+	__u8 chosen;
+};
+
+/* True if the agent must see it, whatever the endpoint; else `dial->endpoint` says which one is
+ * meant. */
+static __always_inline int service_needs_agent(struct dial *dial)
+{
+	struct service_key key = {.address = dial->destination, .port = dial->port};
+	struct service *service = bpf_map_lookup_elem(&ambit_services, &key);
+
+	if (!service) {
+		dial->endpoint.address = dial->destination;
+		dial->endpoint.port = dial->port;
+		return 0;
+	}
+	if (service->kind != SERVICE_BALANCED)
+		return 1;
+	if (!choose_backend(&key, service, dial->cookie, &dial->endpoint)) {
+		count(COUNT_BACKEND_MISSED);
+		return 1;
+	}
+	dial->chosen = 1;
+	return 0;
+}
+
+/* Where it goes, by the tables of the agent; they say nothing before they are whole. */
+static __always_inline enum route route_of(struct dial *dial, const struct pod *pod)
+{
+	__u32 flags = settings_flags();
+	struct route_facts facts = {};
+	struct workload *workload;
+
+	if (!(pod->flags & POD_DIRECT) || !(flags & SETTINGS_SYNCED))
+		return ROUTE_AGENT;
+	if (service_needs_agent(dial))
+		return ROUTE_AGENT;
+	facts.port = dial->endpoint.port;
+	facts.chosen = dial->chosen;
+	facts.pass_unknown = (flags & SETTINGS_PASS_UNKNOWN) != 0;
+	facts.other_family =
+		address_is_v4(&dial->destination) != address_is_v4(&dial->endpoint.address);
+	workload = bpf_map_lookup_elem(&ambit_workloads, &dial->endpoint.address);
+	if (workload) {
+		facts.known = 1;
+		facts.class = workload->class;
+		if (workload->class == WORKLOAD_DIRECT)
+			facts.verdict = policy_verdict(workload->cookie, dial->cookie, facts.port);
+	}
+	return decide_route(&facts);
+}
+
+/* Notes on the socket what was dialled and what becomes of it; 0 if there is no memory. */
+static __always_inline int take_note(struct bpf_sock_addr *ctx, const struct dial *dial,
+				     enum note_kind kind)
+{
+	struct socket *socket =
+		bpf_sk_storage_get(&ambit_notes, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!socket) {
+		count(COUNT_DROP_NO_MEMORY);
+		return 0;
+	}
+	socket->note.address = dial->destination;
+	socket->note.port = dial->port;
+	socket->note.kind = kind;
+	socket->note.client = dial->cookie;
+	/* Without a choice there is none to advise the agent of; the others go there. */
+	if (kind == NOTE_DIALLED && !dial->chosen) {
+		__builtin_memset(&socket->note.chosen, 0, sizeof(socket->note.chosen));
+		socket->note.chosen_port = 0;
+	} else {
+		socket->note.chosen = dial->endpoint.address;
+		socket->note.chosen_port = dial->endpoint.port;
+	}
+	return 1;
+}
+
+/* Decides about one connect. `destination` and `port` are rewritten if it goes elsewhere. */
+static __always_inline int redirect(struct bpf_sock_addr *ctx, struct address *destination,
+				    __u16 *port, int *rewritten)
 {
 	__u64 cookie = bpf_get_netns_cookie(ctx);
 	struct pod *pod = bpf_map_lookup_elem(&ambit_pods, &cookie);
 	struct connect_facts facts = {.destination = *destination, .port = *port};
-	struct note *note;
+	struct dial dial = {.destination = *destination, .port = *port, .cookie = cookie};
+	enum route route;
 
 	if (!pod)
 		return PROCEED;
@@ -58,22 +146,26 @@ static __always_inline int capture(struct bpf_sock_addr *ctx, struct address *de
 		break;
 	}
 
-	if (!unbind_device(ctx)) {
+	route = route_of(&dial, pod);
+	if (route == ROUTE_AGENT && !unbind_device(ctx)) {
 		count(COUNT_DROP_BOUND_TO_DEVICE);
 		return REFUSE;
 	}
-	note = bpf_sk_storage_get(&ambit_notes, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!note) {
-		count(COUNT_DROP_NO_MEMORY);
+	if (!take_note(ctx, &dial, note_of_route(route)))
 		return REFUSE;
+	if (route == ROUTE_AGENT) {
+		capture_address(destination, address_is_v4(destination));
+		*port = CAPTURE_PORT;
+		*rewritten = 1;
+		count(COUNT_REDIRECTED);
+		return PROCEED;
 	}
-	note->address = *destination;
-	note->port = *port;
-	note->kind = NOTE_DIALLED;
-	capture_address(destination, address_is_v4(destination));
-	*port = CAPTURE_PORT;
-	*rewritten = 1;
-	count(COUNT_REDIRECTED);
+	if (dial.chosen) {
+		*destination = dial.endpoint.address;
+		*port = dial.endpoint.port;
+		*rewritten = 1;
+	}
+	count(route == ROUTE_DIRECT ? COUNT_DIRECT : COUNT_PASSED_OUTSIDE);
 	return PROCEED;
 }
 
@@ -86,7 +178,7 @@ int ambit_connect4(struct bpf_sock_addr *ctx)
 	int verdict;
 
 	address_from_v4(&destination, ctx->user_ip4);
-	verdict = capture(ctx, &destination, &port, &rewritten);
+	verdict = redirect(ctx, &destination, &port, &rewritten);
 	if (rewritten) {
 		ctx->user_ip4 = address_word_at(&destination, 3);
 		ctx->user_port = bpf_htons(port);
@@ -104,7 +196,7 @@ int ambit_connect6(struct bpf_sock_addr *ctx)
 
 	address_set_words(&destination, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
 			  ctx->user_ip6[3]);
-	verdict = capture(ctx, &destination, &port, &rewritten);
+	verdict = redirect(ctx, &destination, &port, &rewritten);
 	if (rewritten) {
 		ctx->user_ip6[0] = address_word_at(&destination, 0);
 		ctx->user_ip6[1] = address_word_at(&destination, 1);

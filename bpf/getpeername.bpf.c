@@ -6,11 +6,11 @@
 
 static __always_inline int peer_of(struct bpf_sock_addr *ctx, struct peer_facts *facts)
 {
-	struct note *note = bpf_sk_storage_get(&ambit_notes, ctx->sk, 0, 0);
+	struct socket *socket = bpf_sk_storage_get(&ambit_notes, ctx->sk, 0, 0);
 
-	if (!note)
+	if (!socket)
 		return 0;
-	facts->note = *note;
+	facts->note = socket->note;
 	return answer_is_note(facts);
 }
 

@@ -4,6 +4,7 @@
  */
 #include "lib/counters.h"
 #include "lib/decide_lookup.h"
+#include "lib/flows.h"
 #include "lib/listeners.h"
 
 /* Set before load; 0 finds no pod and refuses everything. */
@@ -56,14 +57,17 @@ int ambit_lookup(struct bpf_sk_lookup *ctx)
 	if (ctx->protocol != IPPROTO_TCP)
 		return SK_PASS;
 	facts_of(ctx, &facts);
-	key.cookie = cookie;
+	key.cookie = flow_cookie(&facts.local, cookie);
 	key.source = facts.remote;
 	key.destination = facts.local;
 	key.source_port = bpf_ntohs(ctx->remote_port);
 	key.destination_port = facts.local_port;
 	flow = bpf_map_lookup_elem(&ambit_flows, &key);
-	if (flow)
+	if (flow) {
 		facts.flow = flow->kind;
+		if (flow->kind == NOTE_DIRECT)
+			facts.verdict = policy_verdict(cookie, flow->client, facts.local_port);
+	}
 	pod = bpf_map_lookup_elem(&ambit_pods, &cookie);
 	if (pod)
 		facts.pod = *pod;
@@ -74,6 +78,12 @@ int ambit_lookup(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 	case LOOKUP_DELIVER:
 		count(COUNT_DELIVERED);
+		return SK_PASS;
+	case LOOKUP_DIRECT:
+		count(COUNT_ATTESTED);
+		return SK_PASS;
+	case LOOKUP_PROBE:
+		count(COUNT_PASSED_PROBE);
 		return SK_PASS;
 	case LOOKUP_SELF:
 		count(COUNT_SELF);
@@ -91,6 +101,12 @@ int ambit_lookup(struct bpf_sk_lookup *ctx)
 		return SK_DROP;
 	case LOOKUP_REFUSE_DIALLED:
 		count(COUNT_DROP_LISTENER_DIALLED);
+		return SK_DROP;
+	case LOOKUP_REFUSE_DENIED:
+		count(COUNT_DROP_POLICY_DENIED);
+		return SK_DROP;
+	case LOOKUP_REFUSE_NO_VERDICT:
+		count(COUNT_DROP_NO_VERDICT);
 		return SK_DROP;
 	case LOOKUP_REFUSE_UNKNOWN:
 		break;

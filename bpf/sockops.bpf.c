@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-/* sockops: carries a socket's note to the socket at the other end, within one namespace. The
- * connecting side files it when its source port is known and the SYN has not left; the accepted
- * side claims it before accept() returns (the child stays locked until then). */
+/* sockops: carries a socket's note to the socket at the other end, within one namespace or, for
+ * direct connections, from one pod of the node to another. The connecting side files it when its
+ * source port is known and the SYN has not left; the accepted side claims it before accept()
+ * returns (the child stays locked until then). */
 #include "lib/counters.h"
 #include "lib/decide_peer.h"
+#include "lib/flows.h"
+#include "lib/pods.h"
 
 /* The tuple as this socket sees it. A dual-stack socket has v4-mapped addresses, which are the
  * normal form already. */
@@ -30,7 +33,7 @@ static __always_inline __u16 remote_port_of(struct bpf_sock_ops *ctx)
 static __always_inline void key_of_connecting(struct bpf_sock_ops *ctx, struct flow_key *key)
 {
 	tuple_of(ctx, &key->source, &key->destination);
-	key->cookie = bpf_get_netns_cookie(ctx);
+	key->cookie = flow_cookie(&key->destination, bpf_get_netns_cookie(ctx));
 	key->source_port = ctx->local_port;
 	key->destination_port = remote_port_of(ctx);
 }
@@ -40,18 +43,23 @@ static __always_inline void file_note(struct bpf_sock_ops *ctx)
 	struct bpf_sock *sk = ctx->sk;
 	struct peer_facts facts = {};
 	struct flow_key key = {};
-	struct note *note;
+	struct socket *socket;
 
 	if (!sk)
 		return;
-	note = bpf_sk_storage_get(&ambit_notes, sk, 0, 0);
-	if (!note)
+	socket = bpf_sk_storage_get(&ambit_notes, sk, 0, 0);
+	if (!socket)
 		return;
 	key_of_connecting(ctx, &key);
-	facts.note = *note;
+	facts.note = socket->note;
 	facts.peer = key.destination;
 	facts.port = key.destination_port;
 	facts.family = ctx->family;
+	if (facts.note.kind == NOTE_DIRECT) {
+		facts.source_is_own = is_own_address(facts.note.client, &key.source);
+		if (!facts.source_is_own)
+			count(COUNT_FOREIGN_SOURCE);
+	}
 	if (!note_travels(&facts))
 		return;
 	if (bpf_map_update_elem(&ambit_flows, &key, &facts.note, BPF_ANY)) {
@@ -74,21 +82,20 @@ static __always_inline void claim_note(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct flow_key key = {};
+	struct socket *socket;
 	struct note *flow;
-	struct note *note;
 
 	tuple_of(ctx, &key.destination, &key.source);
-	key.cookie = bpf_get_netns_cookie(ctx);
+	key.cookie = flow_cookie(&key.destination, bpf_get_netns_cookie(ctx));
 	key.source_port = remote_port_of(ctx);
 	key.destination_port = ctx->local_port;
 	flow = bpf_map_lookup_elem(&ambit_flows, &key);
 	if (!flow || !sk)
 		return;
-	note = bpf_sk_storage_get(&ambit_notes, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (note) {
-		note->address = flow->address;
-		note->port = flow->port;
-		note->kind = kind_when_accepted(flow->kind);
+	socket = bpf_sk_storage_get(&ambit_notes, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (socket) {
+		socket->note = *flow;
+		socket->note.kind = kind_when_accepted(flow->kind);
 	} else {
 		count(COUNT_DROP_NOTE_LOST);
 	}

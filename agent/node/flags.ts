@@ -19,7 +19,7 @@ const EXAMPLE = `
 Example:
   ambit agent --node node1 --control control.ambit-system.svc:15012 \\
     --root-cert /var/run/ambit/root-cert.pem --token-file /var/run/secrets/tokens/ambit-token \\
-    --cgroup /sys/fs/cgroup/kubepods.slice --pin-root /sys/fs/bpf/ambit/node1/v1 \\
+    --cgroup /sys/fs/cgroup/kubepods.slice --pin-root /sys/fs/bpf/ambit/node1/v2 \\
     --socket /run/ambit/agent.sock --state-dir /var/lib/ambit/agent --admin unix:/run/ambit/admin.sock
 
 Environment:

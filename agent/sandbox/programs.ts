@@ -111,7 +111,7 @@ export function agentKeeper(layout: Layout, node: NodeLayout, ambit: string, end
         '--cgroup',
         node.cgroup,
         '--pin-root',
-        `${node.pinRoot}/v1`,
+        `${node.pinRoot}/v2`,
         '--socket',
         own.socket,
         '--state-dir',

@@ -46,6 +46,24 @@ enum counter {
 	/* connect: the socket is bound to a device and may not be unbound, so it cannot reach the
 	   agent */
 	COUNT_DROP_BOUND_TO_DEVICE,
+	/* connect: to a pod of this node itself */
+	COUNT_DIRECT,
+	/* connect: to something outside the mesh */
+	COUNT_PASSED_OUTSIDE,
+	/* sk_lookup: from a pod of this node, attested and allowed */
+	COUNT_ATTESTED,
+	/* sk_lookup: the kubelet's probe */
+	COUNT_PASSED_PROBE,
+	/* sk_lookup: from a pod of this node, attested and denied by policy */
+	COUNT_DROP_POLICY_DENIED,
+	/* sk_lookup: from a pod of this node, attested, but its verdict is gone: policy was
+	   replaced meanwhile */
+	COUNT_DROP_NO_VERDICT,
+	/* sockops: a pod dialled with a source address that is not its own; it is judged as
+	   plaintext */
+	COUNT_FOREIGN_SOURCE,
+	/* connect: the endpoint of a service was missing, the agent chooses */
+	COUNT_BACKEND_MISSED,
 	COUNTERS,
 };
 

@@ -5,9 +5,7 @@
 
 #include "notes.h"
 #include "pods.h"
-
-/* Port of the mesh's tunnels (HBONE), fixed by Istio's protocol. */
-#define HBONE_PORT 15008
+#include "policies.h"
 
 struct lookup_facts {
 	struct address remote;
@@ -17,7 +15,9 @@ struct lookup_facts {
 	__u16 flow;
 	/* The remote address is one of the pod's own. */
 	__u8 remote_is_own;
-	__u8 padding[3];
+	/* enum policy_verdict on a direct flow's client */
+	__u8 verdict;
+	__u8 padding[2];
 	/* All zero if the namespace has no entry. */
 	struct pod pod;
 };
@@ -26,6 +26,10 @@ enum lookup_verdict {
 	LOOKUP_PASS,
 	/* The agent's own connection to the app. */
 	LOOKUP_DELIVER,
+	/* From a pod of this node, attested and allowed. */
+	LOOKUP_DIRECT,
+	/* The kubelet's probe. */
+	LOOKUP_PROBE,
 	/* The pod talks to itself. */
 	LOOKUP_SELF,
 	LOOKUP_OUTBOUND,
@@ -34,6 +38,9 @@ enum lookup_verdict {
 	LOOKUP_REFUSE_PLAINTEXT,
 	LOOKUP_REFUSE_DIALLED,
 	LOOKUP_REFUSE_UNKNOWN,
+	/* From a pod of this node, attested: policy says no, or nothing. */
+	LOOKUP_REFUSE_DENIED,
+	LOOKUP_REFUSE_NO_VERDICT,
 };
 
 static __always_inline int is_listener_port(const struct pod *pod, __u16 port)
@@ -44,8 +51,8 @@ static __always_inline int is_listener_port(const struct pod *pod, __u16 port)
 }
 
 /* In this order:
- * 1. A flow filed by sockops says what the connection is: nobody but the agent and captured sockets
- * file any.
+ * 1. A flow filed by sockops says what the connection is: nobody but the agent, enrolled pods and
+ * the kubelet file any.
  * 2. A namespace without an entry is refused: the program is there, so it is or was enrolled.
  * 3. Loopback is the pod's own business, except for the agent's listeners. Neither 127/8 nor ::1
  * arrives from outside.
@@ -63,6 +70,14 @@ static __always_inline enum lookup_verdict decide_lookup(const struct lookup_fac
 		return LOOKUP_DELIVER;
 	if (facts->pod.state == 0)
 		return LOOKUP_REFUSE_UNKNOWN;
+	if (facts->flow == NOTE_KUBELET)
+		return LOOKUP_PROBE;
+	if (facts->flow == NOTE_DIRECT && facts->pod.state == POD_CAPTURED) {
+		if (facts->verdict == VERDICT_ALLOW)
+			return LOOKUP_DIRECT;
+		return facts->verdict == VERDICT_DENY ? LOOKUP_REFUSE_DENIED
+						      : LOOKUP_REFUSE_NO_VERDICT;
+	}
 	if (address_is_loopback(&facts->local) || address_is_loopback(&facts->remote)) {
 		if (is_listener_port(&facts->pod, facts->local_port))
 			return LOOKUP_REFUSE_DIALLED;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What is noted on a socket, and how a note travels from the connecting socket to the accepted one:
- * filed under the connection's tuple when the SYN is about to leave, claimed when the other side is
- * established. A note lives and dies with its socket; a flow lives for one handshake. */
+/* What is noted on a socket: what it dialled or on whose behalf it connects, and what was decided
+ * about it. A note lives and dies with its socket. How it gets to the socket at the other end:
+ * flows.h. */
 #pragma once
 
 #include "address.h"
 
 enum note_kind {
 	NOTE_NONE,
-	/* On the pod's connecting socket: what it dialled. */
+	/* On the pod's connecting socket: it is captured; what it dialled. */
 	NOTE_DIALLED,
 	/* On the agent's accepted socket: what the pod dialled. */
 	NOTE_CAPTURED,
@@ -17,42 +17,51 @@ enum note_kind {
 	NOTE_ON_BEHALF,
 	/* On the app's accepted socket: the real client. */
 	NOTE_CLIENT,
+	/* On the pod's connecting socket: it goes to a pod of this node itself, whose sk_lookup
+	   judges it. */
+	NOTE_DIRECT,
+	/* On the app's accepted socket of a direct connection. */
+	NOTE_ATTESTED,
+	/* On the pod's connecting socket: it goes to something that is not in the mesh. */
+	NOTE_PASSED,
+	/* Filed for the kubelet's connections. */
+	NOTE_KUBELET,
 };
 
 struct note {
+	/* What was dialled; ON_BEHALF, CLIENT: the client. */
 	struct address address;
+	/* The endpoint chosen for it; DIALLED, CAPTURED: as advice to the agent. */
+	struct address chosen;
+	/* DIRECT, ATTESTED: cookie of the client's namespace. */
+	__u64 client;
 	__u16 port;
 	/* enum note_kind */
 	__u16 kind;
-	__u32 padding;
+	/* 0: none was chosen */
+	__u16 chosen_port;
+	__u16 padding;
+};
+
+/* What a socket was counted for so far. */
+struct tally {
+	__u64 sent;
+	__u64 received;
+	__u64 folded_at;
+	__u32 retransmits;
+	__u32 state;
+};
+
+/* One allocation for each socket of an enrolled pod. */
+struct socket {
+	struct note note;
+	struct tally tally;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct note);
+	__type(value, struct socket);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ambit_notes SEC(".maps");
-
-/* From the connecting side's point of view. The cookie keeps two pods with the same loopback tuple
- * apart. */
-struct flow_key {
-	__u64 cookie;
-	struct address source;
-	struct address destination;
-	__u16 source_port;
-	__u16 destination_port;
-	__u32 padding;
-};
-
-struct {
-	/* LRU: an entry lives from SYN to established; one that is lost under a flood costs one
-	 * refused connection. */
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	/* Handshakes under way on one node. */
-	__uint(max_entries, 65536);
-	__type(key, struct flow_key);
-	__type(value, struct note);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} ambit_flows SEC(".maps");

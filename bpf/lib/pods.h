@@ -6,10 +6,19 @@
 
 #include "address.h"
 
+/* Port of the mesh's tunnels (HBONE), fixed by Istio's protocol. */
+#define HBONE_PORT 15008
+
 enum pod_state {
 	/* Enrolment or unenrolment is under way: what is not yet captured passes. */
 	POD_PASSING = 1,
 	POD_CAPTURED = 2,
+};
+
+enum pod_flag {
+	/* The pod's workload is known and the tables hold for it: the kernel may decide what
+	   becomes of what it dials. */
+	POD_DIRECT = 1,
 };
 
 enum listener_kind {
@@ -26,6 +35,9 @@ struct pod {
 	__u8 state;
 	/* Plaintext from outside is refused here instead of judged by the agent. */
 	__u8 refuse_plaintext;
+	/* enum pod_flag */
+	__u8 flags;
+	__u8 padding[7];
 };
 
 struct {

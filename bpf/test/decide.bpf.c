@@ -4,6 +4,7 @@
 #include "../lib/decide_connect.h"
 #include "../lib/decide_lookup.h"
 #include "../lib/decide_peer.h"
+#include "../lib/decide_route.h"
 
 struct connect_case {
 	struct connect_facts facts;
@@ -32,6 +33,22 @@ int test_lookup(struct lookup_case *input)
 	struct lookup_facts facts = input->facts;
 
 	input->verdict = decide_lookup(&facts);
+	return 0;
+}
+
+struct route_case {
+	struct route_facts facts;
+	enum route route;
+	enum note_kind kind;
+};
+
+SEC("syscall")
+int test_route(struct route_case *input)
+{
+	struct route_facts facts = input->facts;
+
+	input->route = decide_route(&facts);
+	input->kind = note_of_route(input->route);
 	return 0;
 }
 

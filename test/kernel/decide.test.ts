@@ -8,10 +8,11 @@ import {
   decideSchema,
   LookupCase,
   PeerCase,
+  RouteCase,
   type LookupFacts,
 } from '../../native/bpf/gen/test/decide.ts'
 import { counterNames } from '../../agent/node/redirect/counters.ts'
-import { kernelAddress, noteKinds } from '../../agent/node/redirect/notes.ts'
+import { emptyNote, kernelAddress, noteKinds } from '../../agent/node/redirect/notes.ts'
 
 const objectFile = (name: string): string => new URL(`../../bpf/build/${name}.bpf.o`, import.meta.url).pathname
 
@@ -28,6 +29,8 @@ function enumOf(file: string, name: string): Record<number, string> {
 
 const PASSING = 1
 const CAPTURED = 2
+const verdicts = { agent: 0, allow: 1, deny: 2, byPort: 3, byClient: 4 }
+const classes = { agent: 0, direct: 1, plain: 2 }
 const ports = { outbound: 61_001, hbone: 61_002, plaintext: 61_003 }
 
 describe('the kernel’s decisions', () => {
@@ -77,6 +80,52 @@ describe('the kernel’s decisions', () => {
     })
   })
 
+  describe('about where a connection goes', () => {
+    const routes = enumOf('decide', 'route')
+    const endpoint = {
+      port: 8080,
+      known: 1,
+      class: classes.direct,
+      verdict: verdicts.allow,
+      chosen: 0,
+      pass_unknown: 1,
+      other_family: 0,
+    }
+    it.each([
+      { what: 'a pod of this node that may be dialled', facts: {}, route: 'ROUTE_DIRECT' },
+      {
+        what: 'a pod of this node that refuses, which it does itself',
+        facts: { verdict: verdicts.deny },
+        route: 'ROUTE_DIRECT',
+      },
+      { what: 'a pod of this node without a verdict', facts: { verdict: verdicts.agent }, route: 'ROUTE_AGENT' },
+      { what: 'a table that says look further', facts: { verdict: verdicts.byClient }, route: 'ROUTE_AGENT' },
+      { what: 'the tunnel port', facts: { port: 15_008 }, route: 'ROUTE_AGENT' },
+      { what: 'a workload the agent knows more of', facts: { class: classes.agent }, route: 'ROUTE_AGENT' },
+      { what: 'a class of a later version', facts: { class: 9 }, route: 'ROUTE_AGENT' },
+      { what: 'a workload outside the mesh', facts: { class: classes.plain, verdict: 0 }, route: 'ROUTE_PASS' },
+      { what: 'an unknown address', facts: { known: 0 }, route: 'ROUTE_PASS' },
+      {
+        what: 'an unknown address under REGISTRY_ONLY',
+        facts: { known: 0, pass_unknown: 0 },
+        route: 'ROUTE_AGENT',
+      },
+      { what: 'an endpoint nobody knows', facts: { known: 0, chosen: 1 }, route: 'ROUTE_AGENT' },
+      { what: 'an endpoint of the other family', facts: { other_family: 1 }, route: 'ROUTE_AGENT' },
+      {
+        what: 'an endpoint of the other family outside the mesh',
+        facts: { other_family: 1, class: classes.plain },
+        route: 'ROUTE_AGENT',
+      },
+    ])('$what: $route', ({ facts, route }) => {
+      const input = { facts: { ...endpoint, ...facts }, route: 99, kind: 99 }
+      const output = run('test_route', RouteCase, input)
+      const kinds = { ROUTE_AGENT: noteKinds.dialled, ROUTE_DIRECT: noteKinds.direct, ROUTE_PASS: noteKinds.passed }
+      expect(routes[output.route]).toBe(route)
+      expect(output.kind).toBe(kinds[route as keyof typeof kinds])
+    })
+  })
+
   describe('about a new connection', () => {
     const facts: Omit<LookupFacts, 'remote' | 'local'> & { remote: string; local: string } = {
       remote: '10.1.0.9',
@@ -84,11 +133,13 @@ describe('the kernel’s decisions', () => {
       local_port: 8080,
       flow: 0,
       remote_is_own: 0,
-      pod: { listener_ports: Object.values(ports), state: CAPTURED, refuse_plaintext: 0 },
+      verdict: 0,
+      pod: { listener_ports: Object.values(ports), state: CAPTURED, refuse_plaintext: 0, flags: 0 },
     }
     const refusing = { ...facts.pod, refuse_plaintext: 1 }
     const passing = { ...facts.pod, state: PASSING }
-    const unknown = { listener_ports: [0, 0, 0], state: 0, refuse_plaintext: 0 }
+    const unknown = { listener_ports: [0, 0, 0], state: 0, refuse_plaintext: 0, flags: 0 }
+    const direct = { flow: noteKinds.direct }
     const own = { remote: '10.1.0.5' }
     const loopback = { remote: '127.0.0.1', local: '127.0.0.1' }
     const captured = { ...loopback, local_port: 1, flow: noteKinds.dialled }
@@ -138,6 +189,29 @@ describe('the kernel’s decisions', () => {
         change: { local_port: 15_008, flow: noteKinds.onBehalf },
         verdict: 'LOOKUP_DELIVER',
       },
+      { what: 'a pod of this node that may', change: { ...direct, verdict: verdicts.allow }, verdict: 'LOOKUP_DIRECT' },
+      {
+        what: 'a pod of this node that may not',
+        change: { ...direct, verdict: verdicts.deny },
+        verdict: 'LOOKUP_REFUSE_DENIED',
+      },
+      { what: 'a pod of this node nobody judged', change: direct, verdict: 'LOOKUP_REFUSE_NO_VERDICT' },
+      {
+        what: 'a pod of this node that may, under STRICT',
+        change: { ...direct, verdict: verdicts.allow, pod: refusing },
+        verdict: 'LOOKUP_DIRECT',
+      },
+      { what: 'a direct connection while the pod leaves', change: { ...direct, pod: passing }, verdict: 'LOOKUP_PASS' },
+      {
+        what: 'a direct connection to a namespace without an entry',
+        change: { ...direct, verdict: verdicts.allow, pod: unknown },
+        verdict: 'LOOKUP_REFUSE_UNKNOWN',
+      },
+      {
+        what: 'the kubelet’s probe under STRICT',
+        change: { flow: noteKinds.kubelet, pod: refusing },
+        verdict: 'LOOKUP_PROBE',
+      },
       { what: 'a pod that leaves', change: { pod: passing }, verdict: 'LOOKUP_PASS' },
       { what: 'a namespace without an entry', change: { pod: unknown }, verdict: 'LOOKUP_REFUSE_UNKNOWN' },
       {
@@ -156,13 +230,24 @@ describe('the kernel’s decisions', () => {
   describe('about the answer of getpeername()', () => {
     const INET = 2
     const INET6 = 10
-    const peer = (kind: number, change: { peer?: string; port?: number; family?: number; noted?: string }) =>
+    const peer = (
+      kind: number,
+      change: { peer?: string; port?: number; family?: number; noted?: string; own?: number },
+    ) =>
       run('test_peer', PeerCase, {
         facts: {
           peer: kernelAddress(change.peer ?? '127.0.0.1'),
           port: change.port ?? 1,
           family: change.family ?? INET,
-          note: { address: kernelAddress(change.noted ?? '10.96.0.7'), port: 80, kind },
+          source_is_own: change.own ?? 1,
+          note: {
+            ...emptyNote,
+            address: kernelAddress(change.noted ?? '10.96.0.7'),
+            port: 80,
+            kind,
+            chosen: kernelAddress('10.1.0.9'),
+            chosen_port: 8080,
+          },
         },
         answered: 9,
         travels: 9,
@@ -189,6 +274,24 @@ describe('the kernel’s decisions', () => {
       expect(peer(noteKinds.captured, {}).answered).toBe(0)
       expect(peer(noteKinds.onBehalf, {}).answered).toBe(0)
       expect(peer(0, {}).answered).toBe(0)
+    })
+
+    it('is the service dialled, as long as the socket goes to the endpoint chosen for it', () => {
+      for (const kind of [noteKinds.direct, noteKinds.passed]) {
+        expect(peer(kind, { peer: '10.1.0.9', port: 8080 }).answered).toBe(1)
+        expect(peer(kind, { peer: '10.1.0.9', port: 8081 }).answered).toBe(0)
+        expect(peer(kind, { peer: '10.1.0.8', port: 8080 }).answered).toBe(0)
+      }
+      expect(peer(noteKinds.attested, { peer: '10.1.0.9', port: 8080 }).answered).toBe(0)
+    })
+
+    it('attests a direct connection, from the pod’s own address and to the endpoint chosen only', () => {
+      const chosen = { peer: '10.1.0.9', port: 8080 }
+      expect(peer(noteKinds.direct, chosen)).toMatchObject({ travels: 1, accepted_kind: noteKinds.attested })
+      expect(peer(noteKinds.direct, { ...chosen, own: 0 }).travels).toBe(0)
+      expect(peer(noteKinds.direct, { ...chosen, port: 1 }).travels).toBe(0)
+      expect(peer(noteKinds.passed, chosen).travels).toBe(0)
+      expect(peer(noteKinds.attested, chosen).travels).toBe(0)
     })
 
     it('lets only captured and delivering sockets’ notes travel, each as what it means at the other end', () => {
@@ -223,6 +326,6 @@ describe('the kernel’s decisions', () => {
     expect(counterNames).toHaveLength(constants.length - 1)
     expect(counterNames.slice(0, 4)).toEqual(['redirected', 'passed.local', 'passed.agent', 'captured'])
     expect(counterNames.filter((name) => name.startsWith('dropped.'))).toContain('dropped.plaintext_refused')
-    expect(counterNames.every((name) => /^([a-z]+|(passed|dropped)\.[a-z_]+)$/.test(name))).toBe(true)
+    expect(counterNames.every((name) => /^([a-z_]+|(passed|dropped)\.[a-z_]+)$/.test(name))).toBe(true)
   })
 })

@@ -134,7 +134,7 @@ describe('inbound capture', () => {
     queue.onClose = (...args: unknown[]) => void (closed = args[1] as Error)
     await expect.poll(() => closed?.message).toMatch(/refused/i)
     const { openPinnedMap, codec } = await import('../../native/bpf/index.ts')
-    const flows = openPinnedMap(`${node.world.pinRoot}/ambit_flows`, codec.bytes(48), codec.bytes(24))
+    const flows = openPinnedMap(`${node.world.pinRoot}/ambit_flows`, codec.bytes(48), codec.bytes(48))
     await expect.poll(() => [...flows.keys()].length).toBe(0)
     flows.close()
   })

@@ -242,7 +242,7 @@ describe('outbound capture', () => {
 
   it('leaves no flow behind', async () => {
     const { openPinnedMap, codec } = await import('../../native/bpf/index.ts')
-    const flows = openPinnedMap(`${node.world.pinRoot}/ambit_flows`, codec.bytes(48), codec.bytes(24))
+    const flows = openPinnedMap(`${node.world.pinRoot}/ambit_flows`, codec.bytes(48), codec.bytes(48))
     await expect.poll(() => [...flows.keys()].length).toBe(0)
     flows.close()
   })

@@ -103,7 +103,7 @@ export class World {
     this.agentCgroup = `${this.cgroup}/agent`
     mkdirSync(this.agentCgroup, { recursive: true })
     if (!mounted(BPFFS)) execFileSync('mount', ['-t', 'bpf', 'bpf', BPFFS])
-    this.pinRoot = `${BPFFS}/${this.id}/v1`
+    this.pinRoot = `${BPFFS}/${this.id}/v2`
     this.#fabric = `${this.id}-f`
     ip('netns', 'add', this.#fabric)
     ip('-n', this.#fabric, 'link', 'add', 'br0', 'type', 'bridge')

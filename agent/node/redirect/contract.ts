@@ -22,6 +22,12 @@ export interface PodListeners {
   readonly plaintext: number
 }
 
+/** Where a captured connection wanted to go. */
+export interface Captured extends Endpoint {
+  /** The endpoint the kernel chose, when a service was dialled that it balances: advice that holds while it is usable. */
+  readonly chosen?: Endpoint
+}
+
 export interface Redirect {
   /** Makes the listeners, attaches sk_lookup to the namespace, marks it enrolled. Idempotent per uid and namespace. Until listeners accept, connections queue. */
   enroll(pod: PodHandle): Promise<PodListeners>
@@ -32,7 +38,7 @@ export interface Redirect {
   /** Plaintext to this pod: 'refuse' = RST by the kernel (STRICT on all ports), 'judge' = to the plaintext listener. New pods start as 'judge'. */
   setPlaintext(uid: string, mode: 'refuse' | 'judge'): void
   /** Where a captured outbound connection (accepted from `outbound`) wanted to go; undefined if the socket was not captured: refuse it. */
-  originalDestination(fd: number): Endpoint | undefined
+  originalDestination(fd: number): Captured | undefined
   /**
    * A non-blocking TCP socket inside the pod's namespace, not yet connected, for `Transport.connect({fd})`.
    * `client`: the address the app shall see as its peer (getpeername, accept). `source`: local address to bind.

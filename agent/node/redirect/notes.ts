@@ -2,17 +2,27 @@
 // here: maps, sockets.
 import { AmbitError } from '../../base/errors.ts'
 import { formatIp, parseIp, to16 } from '../../base/ip.ts'
+import type { Note, Socket, Tally } from '../../../native/bpf/gen/connect.ts'
+import type { Captured } from './contract.ts'
 import type { Endpoint } from '../../io/connection.ts'
 
 /** enum note_kind of bpf/lib/notes.h. */
-export const noteKinds = { dialled: 1, captured: 2, onBehalf: 3, client: 4 } as const
+export const noteKinds = {
+  dialled: 1,
+  captured: 2,
+  onBehalf: 3,
+  client: 4,
+  direct: 5,
+  attested: 6,
+  passed: 7,
+  kubelet: 8,
+} as const
 
-/** struct note. */
-export interface Note {
-  readonly address: { readonly bytes: Uint8Array }
-  readonly port: number
-  readonly kind: number
-}
+const NOWHERE = { bytes: new Uint8Array(16) }
+const NOT_COUNTED: Tally = { sent: 0n, received: 0n, folded_at: 0n, retransmits: 0, state: 0 }
+
+/** A struct note that says nothing, to be filled in. */
+export const emptyNote: Note = { address: NOWHERE, chosen: NOWHERE, client: 0n, port: 0, kind: 0, chosen_port: 0 }
 
 /** struct address of an address in text form; throws REDIRECT_BAD_ADDRESS. */
 export function kernelAddress(text: string): { bytes: Uint8Array } {
@@ -22,12 +32,15 @@ export function kernelAddress(text: string): { bytes: Uint8Array } {
 }
 
 /** The note that makes an app see `client` as its peer. */
-export function noteOnBehalf(client: Endpoint): Note {
-  return { address: kernelAddress(client.address), port: client.port, kind: noteKinds.onBehalf }
+export function noteOnBehalf(client: Endpoint): Socket {
+  const note = { ...emptyNote, address: kernelAddress(client.address), port: client.port, kind: noteKinds.onBehalf }
+  return { note, tally: NOT_COUNTED }
 }
 
 /** Where the note says a captured connection wanted to go; undefined for a note of another kind. */
-export function originalDestinationOf(note: Note): Endpoint | undefined {
+export function originalDestinationOf({ note }: Socket): Captured | undefined {
   if (note.kind !== noteKinds.captured) return undefined
-  return { address: formatIp(note.address.bytes), port: note.port }
+  const dialled = { address: formatIp(note.address.bytes), port: note.port }
+  if (note.chosen_port === 0) return dialled
+  return { ...dialled, chosen: { address: formatIp(note.chosen.bytes), port: note.chosen_port } }
 }

@@ -93,6 +93,7 @@ export async function install(
     // An adopted pod keeps being captured meanwhile, and refuses plaintext if it did.
     state: before?.state ?? states.passing,
     refuse_plaintext: before?.refuse_plaintext ?? 0,
+    flags: before?.flags ?? 0,
   }
   listenerKinds.forEach((kind, index) => ambit_listeners.set({ cookie, kind: index }, listeners[kind]))
   setAddresses(programs, cookie, pod.addresses)

@@ -12,7 +12,7 @@ import {
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Endpoint } from '../../io/connection.ts'
 import { checkAgentCgroup, checkCgroup } from './cgroup.ts'
-import type { PodHandle, PodListeners, Redirect } from './contract.ts'
+import type { Captured, PodHandle, PodListeners, Redirect } from './contract.ts'
 import { readCounters } from './counters.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
 import { noteOnBehalf, originalDestinationOf } from './notes.ts'
@@ -109,10 +109,10 @@ class KernelRedirect implements Redirect {
     setRefusePlaintext(this.#programs, this.#known(uid).cookie, mode === 'refuse')
   }
 
-  originalDestination(fd: number): Endpoint | undefined {
+  originalDestination(fd: number): Captured | undefined {
     try {
-      const note = this.#programs.maps.ambit_notes.get(fd)
-      return note && originalDestinationOf(note)
+      const socket = this.#programs.maps.ambit_notes.get(fd)
+      return socket && originalDestinationOf(socket)
     } catch (error) {
       // Closed meanwhile, or no socket: nothing is known of it, and the caller refuses.
       if (error instanceof BpfError) return undefined

@@ -36,72 +36,292 @@ export const PodAddress: Codec<PodAddress> = {
   },
 }
 
-/** struct flow_key, 48 bytes. */
-export interface FlowKey {
-  cookie: bigint
-  source: Address
-  destination: Address
-  source_port: number
-  destination_port: number
-}
-export const FlowKey: Codec<FlowKey> = {
-  size: 48,
-  read: (view, at) => ({
-    cookie: c.u64.read(view, at),
-    source: Address.read(view, at + 8),
-    destination: Address.read(view, at + 24),
-    source_port: c.u16.read(view, at + 40),
-    destination_port: c.u16.read(view, at + 42),
-  }),
-  write: (view, at, value) => {
-    c.u64.write(view, at, value.cookie)
-    Address.write(view, at + 8, value.source)
-    Address.write(view, at + 24, value.destination)
-    c.u16.write(view, at + 40, value.source_port)
-    c.u16.write(view, at + 42, value.destination_port)
-  },
-}
-
-/** struct note, 24 bytes. */
-export interface Note {
+/** struct service_key, 24 bytes. */
+export interface ServiceKey {
   address: Address
   port: number
-  kind: number
 }
-export const Note: Codec<Note> = {
+export const ServiceKey: Codec<ServiceKey> = {
   size: 24,
   read: (view, at) => ({
     address: Address.read(view, at),
     port: c.u16.read(view, at + 16),
-    kind: c.u16.read(view, at + 18),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.address)
     c.u16.write(view, at + 16, value.port)
-    c.u16.write(view, at + 18, value.kind)
+  },
+}
+
+/** struct affinity_key, 32 bytes. */
+export interface AffinityKey {
+  service: ServiceKey
+  client: bigint
+}
+export const AffinityKey: Codec<AffinityKey> = {
+  size: 32,
+  read: (view, at) => ({
+    service: ServiceKey.read(view, at),
+    client: c.u64.read(view, at + 24),
+  }),
+  write: (view, at, value) => {
+    ServiceKey.write(view, at, value.service)
+    c.u64.write(view, at + 24, value.client)
+  },
+}
+
+/** struct backend, 24 bytes. */
+export interface Backend {
+  address: Address
+  port: number
+}
+export const Backend: Codec<Backend> = {
+  size: 24,
+  read: (view, at) => ({
+    address: Address.read(view, at),
+    port: c.u16.read(view, at + 16),
+  }),
+  write: (view, at, value) => {
+    Address.write(view, at, value.address)
+    c.u16.write(view, at + 16, value.port)
+  },
+}
+
+/** struct affinity, 40 bytes. */
+export interface Affinity {
+  backend: Backend
+  used_ns: bigint
+  version: number
+}
+export const Affinity: Codec<Affinity> = {
+  size: 40,
+  read: (view, at) => ({
+    backend: Backend.read(view, at),
+    used_ns: c.u64.read(view, at + 24),
+    version: c.u32.read(view, at + 32),
+  }),
+  write: (view, at, value) => {
+    Backend.write(view, at, value.backend)
+    c.u64.write(view, at + 24, value.used_ns)
+    c.u32.write(view, at + 32, value.version)
+  },
+}
+
+/** struct backend_key, 32 bytes. */
+export interface BackendKey {
+  service: ServiceKey
+  version: number
+  index: number
+}
+export const BackendKey: Codec<BackendKey> = {
+  size: 32,
+  read: (view, at) => ({
+    service: ServiceKey.read(view, at),
+    version: c.u32.read(view, at + 24),
+    index: c.u32.read(view, at + 28),
+  }),
+  write: (view, at, value) => {
+    ServiceKey.write(view, at, value.service)
+    c.u32.write(view, at + 24, value.version)
+    c.u32.write(view, at + 28, value.index)
+  },
+}
+
+/** struct note, 48 bytes. */
+export interface Note {
+  address: Address
+  chosen: Address
+  client: bigint
+  port: number
+  kind: number
+  chosen_port: number
+}
+export const Note: Codec<Note> = {
+  size: 48,
+  read: (view, at) => ({
+    address: Address.read(view, at),
+    chosen: Address.read(view, at + 16),
+    client: c.u64.read(view, at + 32),
+    port: c.u16.read(view, at + 40),
+    kind: c.u16.read(view, at + 42),
+    chosen_port: c.u16.read(view, at + 44),
+  }),
+  write: (view, at, value) => {
+    Address.write(view, at, value.address)
+    Address.write(view, at + 16, value.chosen)
+    c.u64.write(view, at + 32, value.client)
+    c.u16.write(view, at + 40, value.port)
+    c.u16.write(view, at + 42, value.kind)
+    c.u16.write(view, at + 44, value.chosen_port)
+  },
+}
+
+/** struct tally, 32 bytes. */
+export interface Tally {
+  sent: bigint
+  received: bigint
+  folded_at: bigint
+  retransmits: number
+  state: number
+}
+export const Tally: Codec<Tally> = {
+  size: 32,
+  read: (view, at) => ({
+    sent: c.u64.read(view, at),
+    received: c.u64.read(view, at + 8),
+    folded_at: c.u64.read(view, at + 16),
+    retransmits: c.u32.read(view, at + 24),
+    state: c.u32.read(view, at + 28),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.sent)
+    c.u64.write(view, at + 8, value.received)
+    c.u64.write(view, at + 16, value.folded_at)
+    c.u32.write(view, at + 24, value.retransmits)
+    c.u32.write(view, at + 28, value.state)
+  },
+  add: (a, b) => ({ sent: a.sent + b.sent, received: a.received + b.received, folded_at: a.folded_at + b.folded_at, retransmits: a.retransmits + b.retransmits, state: a.state + b.state }),
+}
+
+/** struct socket, 80 bytes. */
+export interface Socket {
+  note: Note
+  tally: Tally
+}
+export const Socket: Codec<Socket> = {
+  size: 80,
+  read: (view, at) => ({
+    note: Note.read(view, at),
+    tally: Tally.read(view, at + 48),
+  }),
+  write: (view, at, value) => {
+    Note.write(view, at, value.note)
+    Tally.write(view, at + 48, value.tally)
   },
 }
 
 const u16Array3 = c.array(c.u16, 3)
 
-/** struct pod, 8 bytes. */
+/** struct pod, 16 bytes. */
 export interface Pod {
   listener_ports: number[]
   state: number
   refuse_plaintext: number
+  flags: number
 }
 export const Pod: Codec<Pod> = {
-  size: 8,
+  size: 16,
   read: (view, at) => ({
     listener_ports: u16Array3.read(view, at),
     state: c.u8.read(view, at + 6),
     refuse_plaintext: c.u8.read(view, at + 7),
+    flags: c.u8.read(view, at + 8),
   }),
   write: (view, at, value) => {
     u16Array3.write(view, at, value.listener_ports)
     c.u8.write(view, at + 6, value.state)
     c.u8.write(view, at + 7, value.refuse_plaintext)
+    c.u8.write(view, at + 8, value.flags)
   },
+}
+
+/** struct policy_key, 16 bytes. */
+export interface PolicyKey {
+  client: bigint
+  port: number
+  protocol: number
+}
+export const PolicyKey: Codec<PolicyKey> = {
+  size: 16,
+  read: (view, at) => ({
+    client: c.u64.read(view, at),
+    port: c.u16.read(view, at + 8),
+    protocol: c.u8.read(view, at + 10),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.client)
+    c.u16.write(view, at + 8, value.port)
+    c.u8.write(view, at + 10, value.protocol)
+  },
+  add: (a, b) => ({ client: a.client + b.client, port: a.port + b.port, protocol: a.protocol + b.protocol }),
+}
+
+/** struct policy_row, 4 bytes. */
+export interface PolicyRow {
+  verdict: number
+}
+export const PolicyRow: Codec<PolicyRow> = {
+  size: 4,
+  read: (view, at) => ({
+    verdict: c.u8.read(view, at),
+  }),
+  write: (view, at, value) => {
+    c.u8.write(view, at, value.verdict)
+  },
+  add: (a, b) => ({ verdict: a.verdict + b.verdict }),
+}
+
+/** struct service, 24 bytes. */
+export interface Service {
+  version: number
+  count: number
+  affinity_seconds: number
+  generation: number
+  kind: number
+}
+export const Service: Codec<Service> = {
+  size: 24,
+  read: (view, at) => ({
+    version: c.u32.read(view, at),
+    count: c.u32.read(view, at + 4),
+    affinity_seconds: c.u32.read(view, at + 8),
+    generation: c.u32.read(view, at + 12),
+    kind: c.u8.read(view, at + 16),
+  }),
+  write: (view, at, value) => {
+    c.u32.write(view, at, value.version)
+    c.u32.write(view, at + 4, value.count)
+    c.u32.write(view, at + 8, value.affinity_seconds)
+    c.u32.write(view, at + 12, value.generation)
+    c.u8.write(view, at + 16, value.kind)
+  },
+  add: (a, b) => ({ version: a.version + b.version, count: a.count + b.count, affinity_seconds: a.affinity_seconds + b.affinity_seconds, generation: a.generation + b.generation, kind: a.kind + b.kind }),
+}
+
+/** struct settings, 8 bytes. */
+export interface Settings {
+  flags: number
+}
+export const Settings: Codec<Settings> = {
+  size: 8,
+  read: (view, at) => ({
+    flags: c.u32.read(view, at),
+  }),
+  write: (view, at, value) => {
+    c.u32.write(view, at, value.flags)
+  },
+  add: (a, b) => ({ flags: a.flags + b.flags }),
+}
+
+/** struct workload, 16 bytes. */
+export interface Workload {
+  cookie: bigint
+  generation: number
+  class: number
+}
+export const Workload: Codec<Workload> = {
+  size: 16,
+  read: (view, at) => ({
+    cookie: c.u64.read(view, at),
+    generation: c.u32.read(view, at + 8),
+    class: c.u8.read(view, at + 12),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.cookie)
+    c.u32.write(view, at + 8, value.generation)
+    c.u8.write(view, at + 12, value.class)
+  },
+  add: (a, b) => ({ cookie: a.cookie + b.cookie, generation: a.generation + b.generation, class: a.class + b.class }),
 }
 
 /** enum counter */
@@ -125,7 +345,15 @@ export const Counter = {
   COUNT_DROP_UNKNOWN_NAMESPACE: 16,
   COUNT_DROP_ASSIGN_FAILED: 17,
   COUNT_DROP_BOUND_TO_DEVICE: 18,
-  COUNTERS: 19,
+  COUNT_DIRECT: 19,
+  COUNT_PASSED_OUTSIDE: 20,
+  COUNT_ATTESTED: 21,
+  COUNT_PASSED_PROBE: 22,
+  COUNT_DROP_POLICY_DENIED: 23,
+  COUNT_DROP_NO_VERDICT: 24,
+  COUNT_FOREIGN_SOURCE: 25,
+  COUNT_BACKEND_MISSED: 26,
+  COUNTERS: 27,
 } as const
 
 /** Names, types and layout of connect.bpf.o, for openObject. */
@@ -134,19 +362,35 @@ export const connectSchema = {
   programs: ['ambit_connect4', 'ambit_connect6'],
   maps: {
     ambit_addresses: { kind: 'hash', key: PodAddress, value: c.u32 },
+    ambit_affinity: { kind: 'lru_hash', key: AffinityKey, value: Affinity },
     ambit_agents: { kind: 'hash', key: c.u64, value: c.u32 },
+    ambit_backends: { kind: 'hash', key: BackendKey, value: Backend },
     ambit_counters: { kind: 'percpu_array', key: c.u32, value: c.u64 },
-    ambit_flows: { kind: 'lru_hash', key: FlowKey, value: Note },
-    ambit_notes: { kind: 'sk_storage', key: c.i32, value: Note },
+    ambit_notes: { kind: 'sk_storage', key: c.i32, value: Socket },
     ambit_pods: { kind: 'hash', key: c.u64, value: Pod },
+    ambit_policies: { kind: 'hash_of_maps', key: c.u64, value: c.u32, inner: { kind: 'hash', key: PolicyKey, value: PolicyRow } },
+    ambit_services: { kind: 'hash', key: ServiceKey, value: Service },
+    ambit_settings: { kind: 'array', key: c.u32, value: Settings },
+    ambit_workloads: { kind: 'hash', key: Address, value: Workload },
   },
   rodata: {
   },
   layout: {
     address: { size: 16, members: { bytes: 0 } },
     pod_address: { size: 24, members: { cookie: 0, address: 8 } },
-    flow_key: { size: 48, members: { cookie: 0, source: 8, destination: 24, source_port: 40, destination_port: 42 } },
-    note: { size: 24, members: { address: 0, port: 16, kind: 18 } },
-    pod: { size: 8, members: { listener_ports: 0, state: 6, refuse_plaintext: 7 } },
+    service_key: { size: 24, members: { address: 0, port: 16 } },
+    affinity_key: { size: 32, members: { service: 0, client: 24 } },
+    backend: { size: 24, members: { address: 0, port: 16 } },
+    affinity: { size: 40, members: { backend: 0, used_ns: 24, version: 32 } },
+    backend_key: { size: 32, members: { service: 0, version: 24, index: 28 } },
+    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44 } },
+    tally: { size: 32, members: { sent: 0, received: 8, folded_at: 16, retransmits: 24, state: 28 } },
+    socket: { size: 80, members: { note: 0, tally: 48 } },
+    pod: { size: 16, members: { listener_ports: 0, state: 6, refuse_plaintext: 7, flags: 8 } },
+    policy_key: { size: 16, members: { client: 0, port: 8, protocol: 10 } },
+    policy_row: { size: 4, members: { verdict: 0 } },
+    service: { size: 24, members: { version: 0, count: 4, affinity_seconds: 8, generation: 12, kind: 16 } },
+    settings: { size: 8, members: { flags: 0 } },
+    workload: { size: 16, members: { cookie: 0, generation: 8, class: 12 } },
   },
 } as const satisfies ObjectSchema

@@ -62,23 +62,32 @@ export const FlowKey: Codec<FlowKey> = {
   },
 }
 
-/** struct note, 24 bytes. */
+/** struct note, 48 bytes. */
 export interface Note {
   address: Address
+  chosen: Address
+  client: bigint
   port: number
   kind: number
+  chosen_port: number
 }
 export const Note: Codec<Note> = {
-  size: 24,
+  size: 48,
   read: (view, at) => ({
     address: Address.read(view, at),
-    port: c.u16.read(view, at + 16),
-    kind: c.u16.read(view, at + 18),
+    chosen: Address.read(view, at + 16),
+    client: c.u64.read(view, at + 32),
+    port: c.u16.read(view, at + 40),
+    kind: c.u16.read(view, at + 42),
+    chosen_port: c.u16.read(view, at + 44),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.address)
-    c.u16.write(view, at + 16, value.port)
-    c.u16.write(view, at + 18, value.kind)
+    Address.write(view, at + 16, value.chosen)
+    c.u64.write(view, at + 32, value.client)
+    c.u16.write(view, at + 40, value.port)
+    c.u16.write(view, at + 42, value.kind)
+    c.u16.write(view, at + 44, value.chosen_port)
   },
 }
 
@@ -100,26 +109,109 @@ export const ListenerKey: Codec<ListenerKey> = {
   add: (a, b) => ({ cookie: a.cookie + b.cookie, kind: a.kind + b.kind }),
 }
 
+/** struct tally, 32 bytes. */
+export interface Tally {
+  sent: bigint
+  received: bigint
+  folded_at: bigint
+  retransmits: number
+  state: number
+}
+export const Tally: Codec<Tally> = {
+  size: 32,
+  read: (view, at) => ({
+    sent: c.u64.read(view, at),
+    received: c.u64.read(view, at + 8),
+    folded_at: c.u64.read(view, at + 16),
+    retransmits: c.u32.read(view, at + 24),
+    state: c.u32.read(view, at + 28),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.sent)
+    c.u64.write(view, at + 8, value.received)
+    c.u64.write(view, at + 16, value.folded_at)
+    c.u32.write(view, at + 24, value.retransmits)
+    c.u32.write(view, at + 28, value.state)
+  },
+  add: (a, b) => ({ sent: a.sent + b.sent, received: a.received + b.received, folded_at: a.folded_at + b.folded_at, retransmits: a.retransmits + b.retransmits, state: a.state + b.state }),
+}
+
+/** struct socket, 80 bytes. */
+export interface Socket {
+  note: Note
+  tally: Tally
+}
+export const Socket: Codec<Socket> = {
+  size: 80,
+  read: (view, at) => ({
+    note: Note.read(view, at),
+    tally: Tally.read(view, at + 48),
+  }),
+  write: (view, at, value) => {
+    Note.write(view, at, value.note)
+    Tally.write(view, at + 48, value.tally)
+  },
+}
+
 const u16Array3 = c.array(c.u16, 3)
 
-/** struct pod, 8 bytes. */
+/** struct pod, 16 bytes. */
 export interface Pod {
   listener_ports: number[]
   state: number
   refuse_plaintext: number
+  flags: number
 }
 export const Pod: Codec<Pod> = {
-  size: 8,
+  size: 16,
   read: (view, at) => ({
     listener_ports: u16Array3.read(view, at),
     state: c.u8.read(view, at + 6),
     refuse_plaintext: c.u8.read(view, at + 7),
+    flags: c.u8.read(view, at + 8),
   }),
   write: (view, at, value) => {
     u16Array3.write(view, at, value.listener_ports)
     c.u8.write(view, at + 6, value.state)
     c.u8.write(view, at + 7, value.refuse_plaintext)
+    c.u8.write(view, at + 8, value.flags)
   },
+}
+
+/** struct policy_key, 16 bytes. */
+export interface PolicyKey {
+  client: bigint
+  port: number
+  protocol: number
+}
+export const PolicyKey: Codec<PolicyKey> = {
+  size: 16,
+  read: (view, at) => ({
+    client: c.u64.read(view, at),
+    port: c.u16.read(view, at + 8),
+    protocol: c.u8.read(view, at + 10),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.client)
+    c.u16.write(view, at + 8, value.port)
+    c.u8.write(view, at + 10, value.protocol)
+  },
+  add: (a, b) => ({ client: a.client + b.client, port: a.port + b.port, protocol: a.protocol + b.protocol }),
+}
+
+/** struct policy_row, 4 bytes. */
+export interface PolicyRow {
+  verdict: number
+}
+export const PolicyRow: Codec<PolicyRow> = {
+  size: 4,
+  read: (view, at) => ({
+    verdict: c.u8.read(view, at),
+  }),
+  write: (view, at, value) => {
+    c.u8.write(view, at, value.verdict)
+  },
+  add: (a, b) => ({ verdict: a.verdict + b.verdict }),
 }
 
 /** enum counter */
@@ -143,7 +235,15 @@ export const Counter = {
   COUNT_DROP_UNKNOWN_NAMESPACE: 16,
   COUNT_DROP_ASSIGN_FAILED: 17,
   COUNT_DROP_BOUND_TO_DEVICE: 18,
-  COUNTERS: 19,
+  COUNT_DIRECT: 19,
+  COUNT_PASSED_OUTSIDE: 20,
+  COUNT_ATTESTED: 21,
+  COUNT_PASSED_PROBE: 22,
+  COUNT_DROP_POLICY_DENIED: 23,
+  COUNT_DROP_NO_VERDICT: 24,
+  COUNT_FOREIGN_SOURCE: 25,
+  COUNT_BACKEND_MISSED: 26,
+  COUNTERS: 27,
 } as const
 
 /** Names, types and layout of sk_lookup.bpf.o, for openObject. */
@@ -156,8 +256,9 @@ export const skLookupSchema = {
     ambit_counters: { kind: 'percpu_array', key: c.u32, value: c.u64 },
     ambit_flows: { kind: 'lru_hash', key: FlowKey, value: Note },
     ambit_listeners: { kind: 'sockhash', key: ListenerKey, value: c.u64 },
-    ambit_notes: { kind: 'sk_storage', key: c.i32, value: Note },
+    ambit_notes: { kind: 'sk_storage', key: c.i32, value: Socket },
     ambit_pods: { kind: 'hash', key: c.u64, value: Pod },
+    ambit_policies: { kind: 'hash_of_maps', key: c.u64, value: c.u32, inner: { kind: 'hash', key: PolicyKey, value: PolicyRow } },
   },
   rodata: {
     netns_cookie: c.u64,
@@ -166,8 +267,12 @@ export const skLookupSchema = {
     address: { size: 16, members: { bytes: 0 } },
     pod_address: { size: 24, members: { cookie: 0, address: 8 } },
     flow_key: { size: 48, members: { cookie: 0, source: 8, destination: 24, source_port: 40, destination_port: 42 } },
-    note: { size: 24, members: { address: 0, port: 16, kind: 18 } },
+    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44 } },
     listener_key: { size: 16, members: { cookie: 0, kind: 8 } },
-    pod: { size: 8, members: { listener_ports: 0, state: 6, refuse_plaintext: 7 } },
+    tally: { size: 32, members: { sent: 0, received: 8, folded_at: 16, retransmits: 24, state: 28 } },
+    socket: { size: 80, members: { note: 0, tally: 48 } },
+    pod: { size: 16, members: { listener_ports: 0, state: 6, refuse_plaintext: 7, flags: 8 } },
+    policy_key: { size: 16, members: { client: 0, port: 8, protocol: 10 } },
+    policy_row: { size: 4, members: { verdict: 0 } },
   },
 } as const satisfies ObjectSchema

@@ -36,72 +36,174 @@ export const PodAddress: Codec<PodAddress> = {
   },
 }
 
-/** struct flow_key, 48 bytes. */
-export interface FlowKey {
-  cookie: bigint
-  source: Address
-  destination: Address
-  source_port: number
-  destination_port: number
-}
-export const FlowKey: Codec<FlowKey> = {
-  size: 48,
-  read: (view, at) => ({
-    cookie: c.u64.read(view, at),
-    source: Address.read(view, at + 8),
-    destination: Address.read(view, at + 24),
-    source_port: c.u16.read(view, at + 40),
-    destination_port: c.u16.read(view, at + 42),
-  }),
-  write: (view, at, value) => {
-    c.u64.write(view, at, value.cookie)
-    Address.write(view, at + 8, value.source)
-    Address.write(view, at + 24, value.destination)
-    c.u16.write(view, at + 40, value.source_port)
-    c.u16.write(view, at + 42, value.destination_port)
-  },
-}
-
-/** struct note, 24 bytes. */
+/** struct note, 48 bytes. */
 export interface Note {
   address: Address
+  chosen: Address
+  client: bigint
   port: number
   kind: number
+  chosen_port: number
 }
 export const Note: Codec<Note> = {
-  size: 24,
+  size: 48,
   read: (view, at) => ({
     address: Address.read(view, at),
-    port: c.u16.read(view, at + 16),
-    kind: c.u16.read(view, at + 18),
+    chosen: Address.read(view, at + 16),
+    client: c.u64.read(view, at + 32),
+    port: c.u16.read(view, at + 40),
+    kind: c.u16.read(view, at + 42),
+    chosen_port: c.u16.read(view, at + 44),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.address)
-    c.u16.write(view, at + 16, value.port)
-    c.u16.write(view, at + 18, value.kind)
+    Address.write(view, at + 16, value.chosen)
+    c.u64.write(view, at + 32, value.client)
+    c.u16.write(view, at + 40, value.port)
+    c.u16.write(view, at + 42, value.kind)
+    c.u16.write(view, at + 44, value.chosen_port)
+  },
+}
+
+/** struct tally, 32 bytes. */
+export interface Tally {
+  sent: bigint
+  received: bigint
+  folded_at: bigint
+  retransmits: number
+  state: number
+}
+export const Tally: Codec<Tally> = {
+  size: 32,
+  read: (view, at) => ({
+    sent: c.u64.read(view, at),
+    received: c.u64.read(view, at + 8),
+    folded_at: c.u64.read(view, at + 16),
+    retransmits: c.u32.read(view, at + 24),
+    state: c.u32.read(view, at + 28),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.sent)
+    c.u64.write(view, at + 8, value.received)
+    c.u64.write(view, at + 16, value.folded_at)
+    c.u32.write(view, at + 24, value.retransmits)
+    c.u32.write(view, at + 28, value.state)
+  },
+  add: (a, b) => ({ sent: a.sent + b.sent, received: a.received + b.received, folded_at: a.folded_at + b.folded_at, retransmits: a.retransmits + b.retransmits, state: a.state + b.state }),
+}
+
+/** struct socket, 80 bytes. */
+export interface Socket {
+  note: Note
+  tally: Tally
+}
+export const Socket: Codec<Socket> = {
+  size: 80,
+  read: (view, at) => ({
+    note: Note.read(view, at),
+    tally: Tally.read(view, at + 48),
+  }),
+  write: (view, at, value) => {
+    Note.write(view, at, value.note)
+    Tally.write(view, at + 48, value.tally)
   },
 }
 
 const u16Array3 = c.array(c.u16, 3)
 
-/** struct pod, 8 bytes. */
+/** struct pod, 16 bytes. */
 export interface Pod {
   listener_ports: number[]
   state: number
   refuse_plaintext: number
+  flags: number
 }
 export const Pod: Codec<Pod> = {
-  size: 8,
+  size: 16,
   read: (view, at) => ({
     listener_ports: u16Array3.read(view, at),
     state: c.u8.read(view, at + 6),
     refuse_plaintext: c.u8.read(view, at + 7),
+    flags: c.u8.read(view, at + 8),
   }),
   write: (view, at, value) => {
     u16Array3.write(view, at, value.listener_ports)
     c.u8.write(view, at + 6, value.state)
     c.u8.write(view, at + 7, value.refuse_plaintext)
+    c.u8.write(view, at + 8, value.flags)
   },
+}
+
+/** struct policy_key, 16 bytes. */
+export interface PolicyKey {
+  client: bigint
+  port: number
+  protocol: number
+}
+export const PolicyKey: Codec<PolicyKey> = {
+  size: 16,
+  read: (view, at) => ({
+    client: c.u64.read(view, at),
+    port: c.u16.read(view, at + 8),
+    protocol: c.u8.read(view, at + 10),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.client)
+    c.u16.write(view, at + 8, value.port)
+    c.u8.write(view, at + 10, value.protocol)
+  },
+  add: (a, b) => ({ client: a.client + b.client, port: a.port + b.port, protocol: a.protocol + b.protocol }),
+}
+
+/** struct policy_row, 4 bytes. */
+export interface PolicyRow {
+  verdict: number
+}
+export const PolicyRow: Codec<PolicyRow> = {
+  size: 4,
+  read: (view, at) => ({
+    verdict: c.u8.read(view, at),
+  }),
+  write: (view, at, value) => {
+    c.u8.write(view, at, value.verdict)
+  },
+  add: (a, b) => ({ verdict: a.verdict + b.verdict }),
+}
+
+/** struct settings, 8 bytes. */
+export interface Settings {
+  flags: number
+}
+export const Settings: Codec<Settings> = {
+  size: 8,
+  read: (view, at) => ({
+    flags: c.u32.read(view, at),
+  }),
+  write: (view, at, value) => {
+    c.u32.write(view, at, value.flags)
+  },
+  add: (a, b) => ({ flags: a.flags + b.flags }),
+}
+
+/** struct workload, 16 bytes. */
+export interface Workload {
+  cookie: bigint
+  generation: number
+  class: number
+}
+export const Workload: Codec<Workload> = {
+  size: 16,
+  read: (view, at) => ({
+    cookie: c.u64.read(view, at),
+    generation: c.u32.read(view, at + 8),
+    class: c.u8.read(view, at + 12),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.cookie)
+    c.u32.write(view, at + 8, value.generation)
+    c.u8.write(view, at + 12, value.class)
+  },
+  add: (a, b) => ({ cookie: a.cookie + b.cookie, generation: a.generation + b.generation, class: a.class + b.class }),
 }
 
 /** struct address_case, 24 bytes. */
@@ -176,23 +278,25 @@ export const ConnectCase: Codec<ConnectCase> = {
   },
 }
 
-/** struct lookup_facts, 48 bytes. */
+/** struct lookup_facts, 56 bytes. */
 export interface LookupFacts {
   remote: Address
   local: Address
   local_port: number
   flow: number
   remote_is_own: number
+  verdict: number
   pod: Pod
 }
 export const LookupFacts: Codec<LookupFacts> = {
-  size: 48,
+  size: 56,
   read: (view, at) => ({
     remote: Address.read(view, at),
     local: Address.read(view, at + 16),
     local_port: c.u16.read(view, at + 32),
     flow: c.u16.read(view, at + 34),
     remote_is_own: c.u8.read(view, at + 36),
+    verdict: c.u8.read(view, at + 37),
     pod: Pod.read(view, at + 40),
   }),
   write: (view, at, value) => {
@@ -201,51 +305,55 @@ export const LookupFacts: Codec<LookupFacts> = {
     c.u16.write(view, at + 32, value.local_port)
     c.u16.write(view, at + 34, value.flow)
     c.u8.write(view, at + 36, value.remote_is_own)
+    c.u8.write(view, at + 37, value.verdict)
     Pod.write(view, at + 40, value.pod)
   },
 }
 
-/** struct lookup_case, 56 bytes. */
+/** struct lookup_case, 64 bytes. */
 export interface LookupCase {
   facts: LookupFacts
   verdict: number
 }
 export const LookupCase: Codec<LookupCase> = {
-  size: 56,
+  size: 64,
   read: (view, at) => ({
     facts: LookupFacts.read(view, at),
-    verdict: c.u32.read(view, at + 48),
+    verdict: c.u32.read(view, at + 56),
   }),
   write: (view, at, value) => {
     LookupFacts.write(view, at, value.facts)
-    c.u32.write(view, at + 48, value.verdict)
+    c.u32.write(view, at + 56, value.verdict)
   },
 }
 
-/** struct peer_facts, 48 bytes. */
+/** struct peer_facts, 72 bytes. */
 export interface PeerFacts {
   peer: Address
   port: number
   family: number
+  source_is_own: number
   note: Note
 }
 export const PeerFacts: Codec<PeerFacts> = {
-  size: 48,
+  size: 72,
   read: (view, at) => ({
     peer: Address.read(view, at),
     port: c.u16.read(view, at + 16),
     family: c.u16.read(view, at + 18),
+    source_is_own: c.u8.read(view, at + 20),
     note: Note.read(view, at + 24),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.peer)
     c.u16.write(view, at + 16, value.port)
     c.u16.write(view, at + 18, value.family)
+    c.u8.write(view, at + 20, value.source_is_own)
     Note.write(view, at + 24, value.note)
   },
 }
 
-/** struct peer_case, 56 bytes. */
+/** struct peer_case, 80 bytes. */
 export interface PeerCase {
   facts: PeerFacts
   answered: number
@@ -253,18 +361,71 @@ export interface PeerCase {
   accepted_kind: number
 }
 export const PeerCase: Codec<PeerCase> = {
-  size: 56,
+  size: 80,
   read: (view, at) => ({
     facts: PeerFacts.read(view, at),
-    answered: c.u8.read(view, at + 48),
-    travels: c.u8.read(view, at + 49),
-    accepted_kind: c.u16.read(view, at + 50),
+    answered: c.u8.read(view, at + 72),
+    travels: c.u8.read(view, at + 73),
+    accepted_kind: c.u16.read(view, at + 74),
   }),
   write: (view, at, value) => {
     PeerFacts.write(view, at, value.facts)
-    c.u8.write(view, at + 48, value.answered)
-    c.u8.write(view, at + 49, value.travels)
-    c.u16.write(view, at + 50, value.accepted_kind)
+    c.u8.write(view, at + 72, value.answered)
+    c.u8.write(view, at + 73, value.travels)
+    c.u16.write(view, at + 74, value.accepted_kind)
+  },
+}
+
+/** struct route_facts, 8 bytes. */
+export interface RouteFacts {
+  port: number
+  known: number
+  class: number
+  verdict: number
+  chosen: number
+  pass_unknown: number
+  other_family: number
+}
+export const RouteFacts: Codec<RouteFacts> = {
+  size: 8,
+  read: (view, at) => ({
+    port: c.u16.read(view, at),
+    known: c.u8.read(view, at + 2),
+    class: c.u8.read(view, at + 3),
+    verdict: c.u8.read(view, at + 4),
+    chosen: c.u8.read(view, at + 5),
+    pass_unknown: c.u8.read(view, at + 6),
+    other_family: c.u8.read(view, at + 7),
+  }),
+  write: (view, at, value) => {
+    c.u16.write(view, at, value.port)
+    c.u8.write(view, at + 2, value.known)
+    c.u8.write(view, at + 3, value.class)
+    c.u8.write(view, at + 4, value.verdict)
+    c.u8.write(view, at + 5, value.chosen)
+    c.u8.write(view, at + 6, value.pass_unknown)
+    c.u8.write(view, at + 7, value.other_family)
+  },
+  add: (a, b) => ({ port: a.port + b.port, known: a.known + b.known, class: a.class + b.class, verdict: a.verdict + b.verdict, chosen: a.chosen + b.chosen, pass_unknown: a.pass_unknown + b.pass_unknown, other_family: a.other_family + b.other_family }),
+}
+
+/** struct route_case, 16 bytes. */
+export interface RouteCase {
+  facts: RouteFacts
+  route: number
+  kind: number
+}
+export const RouteCase: Codec<RouteCase> = {
+  size: 16,
+  read: (view, at) => ({
+    facts: RouteFacts.read(view, at),
+    route: c.u32.read(view, at + 8),
+    kind: c.u32.read(view, at + 12),
+  }),
+  write: (view, at, value) => {
+    RouteFacts.write(view, at, value.facts)
+    c.u32.write(view, at + 8, value.route)
+    c.u32.write(view, at + 12, value.kind)
   },
 }
 
@@ -280,40 +441,73 @@ export const ConnectVerdict = {
 export const LookupVerdict = {
   LOOKUP_PASS: 0,
   LOOKUP_DELIVER: 1,
-  LOOKUP_SELF: 2,
-  LOOKUP_OUTBOUND: 3,
-  LOOKUP_HBONE: 4,
-  LOOKUP_PLAINTEXT: 5,
-  LOOKUP_REFUSE_PLAINTEXT: 6,
-  LOOKUP_REFUSE_DIALLED: 7,
-  LOOKUP_REFUSE_UNKNOWN: 8,
+  LOOKUP_DIRECT: 2,
+  LOOKUP_PROBE: 3,
+  LOOKUP_SELF: 4,
+  LOOKUP_OUTBOUND: 5,
+  LOOKUP_HBONE: 6,
+  LOOKUP_PLAINTEXT: 7,
+  LOOKUP_REFUSE_PLAINTEXT: 8,
+  LOOKUP_REFUSE_DIALLED: 9,
+  LOOKUP_REFUSE_UNKNOWN: 10,
+  LOOKUP_REFUSE_DENIED: 11,
+  LOOKUP_REFUSE_NO_VERDICT: 12,
+} as const
+
+/** enum note_kind */
+export const NoteKind = {
+  NOTE_NONE: 0,
+  NOTE_DIALLED: 1,
+  NOTE_CAPTURED: 2,
+  NOTE_ON_BEHALF: 3,
+  NOTE_CLIENT: 4,
+  NOTE_DIRECT: 5,
+  NOTE_ATTESTED: 6,
+  NOTE_PASSED: 7,
+  NOTE_KUBELET: 8,
+} as const
+
+/** enum route */
+export const Route = {
+  ROUTE_AGENT: 0,
+  ROUTE_DIRECT: 1,
+  ROUTE_PASS: 2,
 } as const
 
 /** Names, types and layout of decide.bpf.o, for openObject. */
 export const decideSchema = {
   name: 'decide',
-  programs: ['test_address', 'test_connect', 'test_lookup', 'test_peer'],
+  programs: ['test_address', 'test_connect', 'test_lookup', 'test_peer', 'test_route'],
   maps: {
     ambit_addresses: { kind: 'hash', key: PodAddress, value: c.u32 },
     ambit_agents: { kind: 'hash', key: c.u64, value: c.u32 },
-    ambit_flows: { kind: 'lru_hash', key: FlowKey, value: Note },
-    ambit_notes: { kind: 'sk_storage', key: c.i32, value: Note },
+    ambit_notes: { kind: 'sk_storage', key: c.i32, value: Socket },
     ambit_pods: { kind: 'hash', key: c.u64, value: Pod },
+    ambit_policies: { kind: 'hash_of_maps', key: c.u64, value: c.u32, inner: { kind: 'hash', key: PolicyKey, value: PolicyRow } },
+    ambit_settings: { kind: 'array', key: c.u32, value: Settings },
+    ambit_workloads: { kind: 'hash', key: Address, value: Workload },
   },
   rodata: {
   },
   layout: {
     address: { size: 16, members: { bytes: 0 } },
     pod_address: { size: 24, members: { cookie: 0, address: 8 } },
-    flow_key: { size: 48, members: { cookie: 0, source: 8, destination: 24, source_port: 40, destination_port: 42 } },
-    note: { size: 24, members: { address: 0, port: 16, kind: 18 } },
-    pod: { size: 8, members: { listener_ports: 0, state: 6, refuse_plaintext: 7 } },
+    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44 } },
+    tally: { size: 32, members: { sent: 0, received: 8, folded_at: 16, retransmits: 24, state: 28 } },
+    socket: { size: 80, members: { note: 0, tally: 48 } },
+    pod: { size: 16, members: { listener_ports: 0, state: 6, refuse_plaintext: 7, flags: 8 } },
+    policy_key: { size: 16, members: { client: 0, port: 8, protocol: 10 } },
+    policy_row: { size: 4, members: { verdict: 0 } },
+    settings: { size: 8, members: { flags: 0 } },
+    workload: { size: 16, members: { cookie: 0, generation: 8, class: 12 } },
     address_case: { size: 24, members: { address: 0, v4: 16, loopback: 17, unspecified: 18, link_local: 19 } },
     connect_facts: { size: 24, members: { destination: 0, port: 16, is_tcp: 18, is_agent: 19, is_own: 20, pod_state: 21 } },
     connect_case: { size: 32, members: { facts: 0, verdict: 24 } },
-    lookup_facts: { size: 48, members: { remote: 0, local: 16, local_port: 32, flow: 34, remote_is_own: 36, pod: 40 } },
-    lookup_case: { size: 56, members: { facts: 0, verdict: 48 } },
-    peer_facts: { size: 48, members: { peer: 0, port: 16, family: 18, note: 24 } },
-    peer_case: { size: 56, members: { facts: 0, answered: 48, travels: 49, accepted_kind: 50 } },
+    lookup_facts: { size: 56, members: { remote: 0, local: 16, local_port: 32, flow: 34, remote_is_own: 36, verdict: 37, pod: 40 } },
+    lookup_case: { size: 64, members: { facts: 0, verdict: 56 } },
+    peer_facts: { size: 72, members: { peer: 0, port: 16, family: 18, source_is_own: 20, note: 24 } },
+    peer_case: { size: 80, members: { facts: 0, answered: 72, travels: 73, accepted_kind: 74 } },
+    route_facts: { size: 8, members: { port: 0, known: 2, class: 3, verdict: 4, chosen: 5, pass_unknown: 6, other_family: 7 } },
+    route_case: { size: 16, members: { facts: 0, route: 8, kind: 12 } },
   },
 } as const satisfies ObjectSchema

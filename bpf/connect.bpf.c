@@ -53,7 +53,7 @@ static __always_inline int service_needs_agent(struct dial *dial)
 	if (service->kind != SERVICE_BALANCED)
 		return 1;
 	if (!choose_backend(&key, service, dial->cookie, &dial->endpoint)) {
-		count(COUNT_BACKEND_MISSED);
+		count(COUNT_MISSED_BACKEND);
 		return 1;
 	}
 	dial->chosen = 1;

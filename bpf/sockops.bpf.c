@@ -58,7 +58,7 @@ static __always_inline void file_note(struct bpf_sock_ops *ctx)
 	if (facts.note.kind == NOTE_DIRECT) {
 		facts.source_is_own = is_own_address(facts.note.client, &key.source);
 		if (!facts.source_is_own)
-			count(COUNT_FOREIGN_SOURCE);
+			count(COUNT_UNATTESTED);
 	}
 	if (!note_travels(&facts))
 		return;

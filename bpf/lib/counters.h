@@ -61,9 +61,9 @@ enum counter {
 	COUNT_DROP_NO_VERDICT,
 	/* sockops: a pod dialled with a source address that is not its own; it is judged as
 	   plaintext */
-	COUNT_FOREIGN_SOURCE,
+	COUNT_UNATTESTED,
 	/* connect: the endpoint of a service was missing, the agent chooses */
-	COUNT_BACKEND_MISSED,
+	COUNT_MISSED_BACKEND,
 	COUNTERS,
 };
 

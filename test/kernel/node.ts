@@ -1,7 +1,7 @@
 // A node for the kernel tests: a world, this process as its agent, the kernel half in place, and queues of what the agent's
 // listeners accepted. Must not live here: expectations.
 import { openRedirect } from '../../agent/node/redirect/redirect.ts'
-import type { PodListeners, Redirect } from '../../agent/node/redirect/contract.ts'
+import type { NodeRedirect, PodListeners } from '../../agent/node/redirect/contract.ts'
 import type { Connection, ConnectionHandler, Endpoint, Listener, OpenInfo } from '../../agent/io/connection.ts'
 import { transport } from '../../agent/io/index.ts'
 import { cgroupId } from '../../native/bpf/index.ts'
@@ -64,7 +64,7 @@ export interface Captured {
 
 export class TestNode {
   readonly world: World
-  redirect!: Redirect
+  redirect!: NodeRedirect
   readonly #listening: Listener[] = []
 
   private constructor(world: World) {

@@ -31,6 +31,8 @@ def make(ask):
     sock.settimeout(ask.get("timeout", 3))
     if "device" in ask:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, ask["device"].encode())
+    if ask.get("transparent"):
+        sock.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT: may have any source address
     if ask.get("unprivileged"):
         drop_capabilities()
     if "bind" in ask or "source" in ask:
@@ -101,6 +103,16 @@ def disconnect(ask):
     return {}
 
 
+def true_peer(ask):
+    """The peer as the kernel has it, whatever getpeername() is made to say: from /proc/net/tcp."""
+    local = sockets[ask["socket"]].getsockname()[1]
+    for line in open("/proc/thread-self/net/tcp"):
+        fields = line.split()
+        if fields[1].endswith(":%04X" % local) and fields[3] == "01":
+            return {"port": int(fields[2].split(":")[1], 16)}
+    raise OSError(errno.ENOTCONN, "no such connection")
+
+
 def listen(ask):
     sock = make(ask)
     sock.listen(64)
@@ -146,6 +158,7 @@ OPS = {
     "receive": receive,
     "send": send,
     "close": close,
+    "true_peer": true_peer,
     "peer": lambda ask: name(sockets[ask["socket"]].getpeername()),
     "name": lambda ask: name(sockets[ask["socket"]].getsockname()),
 }

@@ -22,6 +22,56 @@ export interface PodListeners {
   readonly plaintext: number
 }
 
+/** What a connection to an address of the mesh needs (bpf/lib/workloads.h). */
+export interface WorkloadRow {
+  readonly address: string
+  /** `agent`: a tunnel, a waypoint, a refusal; `direct`: the captured pod `uid` of this node; `plain`: not in the mesh. */
+  readonly class: 'agent' | 'direct' | 'plain'
+  /** `direct`: the pod's uid, enrolled here. */
+  readonly uid?: string
+}
+
+/** A service at one address and port (bpf/lib/services.h). */
+export interface ServiceRow {
+  readonly address: string
+  readonly port: number
+  /** Endpoints, one of which is chosen, each as often as its weight says; 'agent': the agent knows more. */
+  readonly backends: readonly Endpoint[] | 'agent'
+  /** Session affinity ClientIP; 0: none. */
+  readonly affinitySeconds: number
+}
+
+/** One row of a pod's table of verdicts (bpf/lib/policies.h). */
+export interface PolicyRow {
+  /** Uid of the client pod, enrolled here; undefined: any. */
+  readonly client: string | undefined
+  /** `head` says where the answer is; `other`: every port without a row. */
+  readonly port: number | 'head' | 'other'
+  readonly protocol: 'tcp' | 'udp'
+  readonly verdict: 'allow' | 'deny' | 'by_port' | 'by_client'
+}
+
+/**
+ * The kernel's tables of the mesh. Before they are filled, and whenever they have no answer, connections go to the agent.
+ * Bounds: 262 144 addresses, 65 536 services, 524 288 endpoints, 65 536 verdicts a pod; beyond them calls reject with a
+ * BpfError (E2BIG) and what was there stays. Many rows are written on a worker thread, a batch at a time.
+ */
+export interface KernelTables {
+  setWorkloads(rows: readonly WorkloadRow[]): Promise<void>
+  deleteWorkloads(addresses: readonly string[]): Promise<void>
+  /** Each service is replaced in one step; who dials meanwhile gets an endpoint of the old or the new list, or the agent. */
+  setServices(rows: readonly ServiceRow[]): Promise<void>
+  deleteServices(keys: readonly { readonly address: string; readonly port: number }[]): Promise<void>
+  /** Tables by uid of the destination, each replaced as a whole; without rows the agent judges. Unknown uids are left out. */
+  replacePolicies(tables: ReadonlyMap<string, readonly PolicyRow[]>): Promise<void>
+  /** Whether the kernel may decide about what this pod dials: its workload is known and the tables hold for it. */
+  setDirect(uid: string, direct: boolean): void
+  setSettings(settings: { readonly synced: boolean; readonly passUnknown: boolean }): void
+  /** From here on rows are of a new sync; after it, `sweep` takes away what only earlier ones, also of earlier agents, wrote. */
+  begin(): void
+  sweep(): Promise<void>
+}
+
 /** Where a captured connection wanted to go. */
 export interface Captured extends Endpoint {
   /** The endpoint the kernel chose, when a service was dialled that it balances: advice that holds while it is usable. */
@@ -52,4 +102,9 @@ export interface Redirect {
   close(): void
   /** Removes every pin: traffic is plain afterwards. */
   uninstall(): Promise<void>
+}
+
+/** The same with the tables that let the kernel decide by itself. */
+export interface NodeRedirect extends Redirect {
+  readonly tables: KernelTables
 }

@@ -160,6 +160,8 @@ export function uninstall(programs: NodePrograms, pinRoot: string, cookie: bigin
   listenerKinds.forEach((_, index) => ambit_listeners.delete({ cookie, kind: index }))
   setAddresses(programs, cookie, [])
   ambit_pods.delete(cookie)
+  // Last: while it is there nobody is let in that should not be.
+  programs.maps.ambit_policies.delete(cookie)
 }
 
 /** Takes out what earlier agents left of pods whose namespace no longer exists. */

@@ -12,7 +12,7 @@ import {
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Endpoint } from '../../io/connection.ts'
 import { checkAgentCgroup, checkCgroup } from './cgroup.ts'
-import type { Captured, PodHandle, PodListeners, Redirect } from './contract.ts'
+import type { Captured, NodeRedirect, PodHandle, PodListeners } from './contract.ts'
 import { readCounters } from './counters.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
 import { noteOnBehalf, originalDestinationOf } from './notes.ts'
@@ -26,6 +26,7 @@ import {
   setRefusePlaintext,
   uninstall,
 } from './pods.ts'
+import { Tables } from './tables.ts'
 import { openPrograms, podPins, removePins, type NodePrograms } from './programs.ts'
 
 export interface RedirectOptions {
@@ -54,7 +55,7 @@ interface Enrolled {
  * Puts the kernel half in place, or adopts what an earlier agent pinned: its pods stay captured, and refuse connections
  * until they are enrolled again. Throws AmbitError REDIRECT_*.
  */
-export async function openRedirect(options: RedirectOptions): Promise<Redirect> {
+export async function openRedirect(options: RedirectOptions): Promise<NodeRedirect> {
   const features = probeNeeds(options.features)
   requireNeeds(features)
   checkCgroup(options.cgroup)
@@ -73,8 +74,9 @@ function exempt(programs: NodePrograms, ids: readonly bigint[]): void {
   for (const id of ids) ambit_agents.set(id, 1)
 }
 
-class KernelRedirect implements Redirect {
+class KernelRedirect implements NodeRedirect {
   readonly features: Readonly<Record<string, boolean>>
+  readonly tables: Tables
   readonly #programs: NodePrograms
   readonly #pinRoot: string
   readonly #pods = new Map<string, Enrolled>()
@@ -86,6 +88,7 @@ class KernelRedirect implements Redirect {
     this.#programs = programs
     this.#pinRoot = pinRoot
     this.features = features
+    this.tables = new Tables(programs.maps, (uid) => this.#pods.get(uid)?.cookie)
   }
 
   enroll(pod: PodHandle): Promise<PodListeners> {

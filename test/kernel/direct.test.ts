@@ -1,15 +1,15 @@
 // Direct connections in a real kernel: between pods of one node no byte passes the agent, and whom the tables do not allow
 // is refused by the server's own namespace.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import type { PolicyRow } from '../../agent/node/redirect/contract.ts'
+import type { PolicyTable } from '../../agent/node/redirect/contract.ts'
 import type { Pod, Sockets } from '../world/netns.ts'
 import { TestNode, type Captured } from './node.ts'
 
 /** Nobody has these addresses: only the kernel's choice of an endpoint can make a connection to them succeed. */
 const VIP4 = '10.96.0.7'
 const VIP6 = 'fd00:96::7'
-const ALLOW: readonly PolicyRow[] = [{ client: undefined, port: 'head', protocol: 'tcp', verdict: 'allow' }]
-const DENY: readonly PolicyRow[] = [{ client: undefined, port: 'head', protocol: 'tcp', verdict: 'deny' }]
+const ALLOW: PolicyTable = { head: 'allow', rows: [], udpRefused: [] }
+const DENY: PolicyTable = { head: 'deny', rows: [], udpRefused: [] }
 
 describe('a direct connection', () => {
   let node: TestNode
@@ -41,20 +41,19 @@ describe('a direct connection', () => {
 
   beforeEach(async () => {
     const { tables } = node.redirect
-    tables.begin()
     tables.setSettings({ synced: true, passUnknown: true })
     for (const pod of [client, other, server]) tables.setDirect(pod.name, true)
-    const row = (pod: Pod, address: string) => ({ address, class: 'direct' as const, uid: pod.name })
-    await tables.setWorkloads([
+    const row = (pod: Pod, address: string) => ({ address, class: 'direct' as const, pod: pod.name })
+    await tables.setAddresses([
       ...[client, other, server].flatMap((pod) => [row(pod, pod.v4), row(pod, pod.v6)]),
       { address: VIP4, class: 'agent' },
       { address: VIP6, class: 'agent' },
     ])
-    await tables.replacePolicies(new Map([[server.name, ALLOW]]))
+    await tables.replacePolicies([[server.name, ALLOW]])
     const to = (address: string) => [{ address, port: 8080 }]
     await tables.setServices([
-      { address: VIP4, port: 80, backends: to(server.v4), affinitySeconds: 0 },
-      { address: VIP6, port: 80, backends: to(server.v6), affinitySeconds: 0 },
+      { address: VIP4, port: 80, kind: 'balanced', backends: to(server.v4), affinitySeconds: 0 },
+      { address: VIP6, port: 80, kind: 'balanced', backends: to(server.v6), affinitySeconds: 0 },
     ])
     await tables.sweep()
     node.redirect.setPlaintext(server.name, 'refuse')
@@ -86,19 +85,22 @@ describe('a direct connection', () => {
   })
 
   it('is refused at once by the server’s namespace where policy denies it', async () => {
-    await node.redirect.tables.replacePolicies(new Map([[server.name, DENY]]))
+    await node.redirect.tables.replacePolicies([[server.name, DENY]])
     expect(await app.call('connect', { to: VIP4, port: 80 })).toEqual({ error: 'ECONNREFUSED' })
     expect([grown('direct'), grown('attested'), grown('dropped.policy_denied')]).toEqual([1, 0, 1])
   })
 
   it('is judged by client and port where the table says so', async () => {
-    const rows: PolicyRow[] = [
-      { client: undefined, port: 'head', protocol: 'tcp', verdict: 'by_client' },
-      { client: client.name, port: 8080, protocol: 'tcp', verdict: 'allow' },
-      { client: client.name, port: 'other', protocol: 'tcp', verdict: 'deny' },
-      { client: other.name, port: 'other', protocol: 'tcp', verdict: 'deny' },
-    ]
-    await node.redirect.tables.replacePolicies(new Map([[server.name, rows]]))
+    const table: PolicyTable = {
+      head: 'by_client',
+      rows: [
+        { client: client.name, port: 8080, verdict: 'allow' },
+        { client: client.name, port: undefined, verdict: 'deny' },
+        { client: other.name, port: undefined, verdict: 'deny' },
+      ],
+      udpRefused: [],
+    }
+    await node.redirect.tables.replacePolicies([[server.name, table]])
     const { socket } = await served.must('listen', { family: 6, source: 8081 })
     await app.must('connect', { to: server.v4, port: 8080 })
     await served.must('accept', { socket: listener })
@@ -110,12 +112,15 @@ describe('a direct connection', () => {
   })
 
   it('is judged by port alone where the client does not matter', async () => {
-    const rows: PolicyRow[] = [
-      { client: undefined, port: 'head', protocol: 'tcp', verdict: 'by_port' },
-      { client: undefined, port: 8080, protocol: 'tcp', verdict: 'deny' },
-      { client: undefined, port: 'other', protocol: 'tcp', verdict: 'allow' },
-    ]
-    await node.redirect.tables.replacePolicies(new Map([[server.name, rows]]))
+    const table: PolicyTable = {
+      head: 'by_port',
+      rows: [
+        { client: undefined, port: 8080, verdict: 'deny' },
+        { client: undefined, port: undefined, verdict: 'allow' },
+      ],
+      udpRefused: [],
+    }
+    await node.redirect.tables.replacePolicies([[server.name, table]])
     const { socket } = await served.must('listen', { family: 6, source: 8081 })
     expect(await app.call('connect', { to: server.v4, port: 8080 })).toEqual({ error: 'ECONNREFUSED' })
     await app.must('connect', { to: server.v4, port: 8081 })
@@ -145,27 +150,30 @@ describe('a direct connection', () => {
 
     it('where the server has no table, an empty one, or none for this client', async () => {
       const chosen = { address: server.v4, port: 8080 }
-      await node.redirect.tables.replacePolicies(new Map([[server.name, []]]))
+      await node.redirect.tables.replacePolicies([[server.name, undefined]])
       await agentGets(VIP4, 80, chosen)
-      const rows: PolicyRow[] = [
-        { client: undefined, port: 'head', protocol: 'tcp', verdict: 'by_client' },
-        { client: other.name, port: 'other', protocol: 'tcp', verdict: 'allow' },
-      ]
-      await node.redirect.tables.replacePolicies(new Map([[server.name, rows]]))
+      await node.redirect.tables.replacePolicies([[server.name, { head: 'agent', rows: [], udpRefused: [] }]])
+      await agentGets(VIP4, 80, chosen)
+      const rows = [{ client: other.name, port: undefined, verdict: 'allow' as const }]
+      await node.redirect.tables.replacePolicies([[server.name, { head: 'by_client', rows, udpRefused: [] }]])
       await agentGets(VIP4, 80, chosen)
       await agentGets(other.v4, 8080)
     })
 
     it('to a workload of another node, with the endpoint chosen', async () => {
-      await node.redirect.tables.setWorkloads([{ address: '10.77.0.9', class: 'agent' }])
+      await node.redirect.tables.setAddresses([{ address: '10.77.0.9', class: 'agent' }])
       const backends = [{ address: '10.77.0.9', port: 9090 }]
-      await node.redirect.tables.setServices([{ address: VIP4, port: 80, backends, affinitySeconds: 0 }])
+      await node.redirect.tables.setServices([
+        { address: VIP4, port: 80, kind: 'balanced', backends, affinitySeconds: 0 },
+      ])
       await agentGets(VIP4, 80, backends[0])
       await agentGets('10.77.0.9', 9090)
     })
 
     it('to a service with a waypoint, to a port the service does not have, to the tunnel port', async () => {
-      await node.redirect.tables.setServices([{ address: VIP4, port: 80, backends: 'agent', affinitySeconds: 0 }])
+      await node.redirect.tables.setServices([
+        { address: VIP4, port: 80, kind: 'agent', backends: [], affinitySeconds: 0 },
+      ])
       await agentGets(VIP4, 80)
       await agentGets(VIP4, 81)
       await agentGets(server.v4, 15_008)
@@ -173,7 +181,9 @@ describe('a direct connection', () => {
 
     it('to an endpoint nobody knows, and to what is unknown under REGISTRY_ONLY', async () => {
       const backends = [{ address: '10.77.0.10', port: 9090 }]
-      await node.redirect.tables.setServices([{ address: VIP4, port: 80, backends, affinitySeconds: 0 }])
+      await node.redirect.tables.setServices([
+        { address: VIP4, port: 80, kind: 'balanced', backends, affinitySeconds: 0 },
+      ])
       await agentGets(VIP4, 80, backends[0])
       node.redirect.tables.setSettings({ synced: true, passUnknown: false })
       await agentGets('192.0.2.1', 80)
@@ -186,8 +196,10 @@ describe('a direct connection', () => {
     await app.must('connect', { to: outside.v4, port: 9000 })
     expect((await stranger.must('accept', { socket })).address).toBe(client.v4)
     const backends = [{ address: outside.v4, port: 9000 }]
-    await node.redirect.tables.setServices([{ address: VIP4, port: 80, backends, affinitySeconds: 0 }])
-    await node.redirect.tables.setWorkloads([{ address: outside.v4, class: 'plain' }])
+    await node.redirect.tables.setServices([
+      { address: VIP4, port: 80, kind: 'balanced', backends, affinitySeconds: 0 },
+    ])
+    await node.redirect.tables.setAddresses([{ address: outside.v4, class: 'plain' }])
     const dialled = await app.must('connect', { to: VIP4, port: 80 })
     await stranger.must('accept', { socket })
     expect(await app.must('peer', { socket: dialled.socket })).toEqual({ address: VIP4, port: 80 })
@@ -195,9 +207,11 @@ describe('a direct connection', () => {
   })
 
   it('reaches its own pod through a service', async () => {
-    await node.redirect.tables.replacePolicies(new Map([[client.name, ALLOW]]))
+    await node.redirect.tables.replacePolicies([[client.name, ALLOW]])
     const backends = [{ address: client.v4, port: 8090 }]
-    await node.redirect.tables.setServices([{ address: VIP4, port: 80, backends, affinitySeconds: 0 }])
+    await node.redirect.tables.setServices([
+      { address: VIP4, port: 80, kind: 'balanced', backends, affinitySeconds: 0 },
+    ])
     const own = await app.must('listen', { source: 8090 })
     await app.must('connect', { to: VIP4, port: 80 })
     await app.must('accept', { socket: own.socket })
@@ -217,7 +231,7 @@ describe('a direct connection', () => {
       return port!
     }
     const services = (affinitySeconds: number, some = backends) =>
-      node.redirect.tables.setServices([{ address: VIP4, port: 80, backends: some, affinitySeconds }])
+      node.redirect.tables.setServices([{ address: VIP4, port: 80, kind: 'balanced', backends: some, affinitySeconds }])
     await services(0)
     const spread = new Map<number, number>()
     for (let i = 0; i < 60; i++) {

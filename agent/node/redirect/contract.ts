@@ -22,60 +22,78 @@ export interface PodListeners {
   readonly plaintext: number
 }
 
-/** What a connection to an address of the mesh needs (bpf/lib/workloads.h). */
-export interface WorkloadRow {
-  readonly address: string
-  /** `agent`: a tunnel, a waypoint, a refusal; `direct`: the captured pod `uid` of this node; `plain`: not in the mesh. */
-  readonly class: 'agent' | 'direct' | 'plain'
-  /** `direct`: the pod's uid, enrolled here. */
-  readonly uid?: string
-}
-
-/** A service at one address and port (bpf/lib/services.h). */
-export interface ServiceRow {
-  readonly address: string
-  readonly port: number
-  /** Endpoints, one of which is chosen, each as often as its weight says; 'agent': the agent knows more. */
-  readonly backends: readonly Endpoint[] | 'agent'
-  /** Session affinity ClientIP; 0: none. */
-  readonly affinitySeconds: number
-}
-
-/** One row of a pod's table of verdicts (bpf/lib/policies.h). */
-export interface PolicyRow {
-  /** Uid of the client pod, enrolled here; undefined: any. */
-  readonly client: string | undefined
-  /** `head` says where the answer is; `other`: every port without a row. */
-  readonly port: number | 'head' | 'other'
-  readonly protocol: 'tcp' | 'udp'
-  readonly verdict: 'allow' | 'deny' | 'by_port' | 'by_client'
-}
-
-/**
- * The kernel's tables of the mesh. Before they are filled, and whenever they have no answer, connections go to the agent.
- * Bounds: 262 144 addresses, 65 536 services, 524 288 endpoints, 65 536 verdicts a pod; beyond them calls reject with a
- * BpfError (E2BIG) and what was there stays. Many rows are written on a worker thread, a batch at a time.
- */
-export interface KernelTables {
-  setWorkloads(rows: readonly WorkloadRow[]): Promise<void>
-  deleteWorkloads(addresses: readonly string[]): Promise<void>
-  /** Each service is replaced in one step; who dials meanwhile gets an endpoint of the old or the new list, or the agent. */
-  setServices(rows: readonly ServiceRow[]): Promise<void>
-  deleteServices(keys: readonly { readonly address: string; readonly port: number }[]): Promise<void>
-  /** Tables by uid of the destination, each replaced as a whole; without rows the agent judges. Unknown uids are left out. */
-  replacePolicies(tables: ReadonlyMap<string, readonly PolicyRow[]>): Promise<void>
-  /** Whether the kernel may decide about what this pod dials: its workload is known and the tables hold for it. */
-  setDirect(uid: string, direct: boolean): void
-  setSettings(settings: { readonly synced: boolean; readonly passUnknown: boolean }): void
-  /** From here on rows are of a new sync; after it, `sweep` takes away what only earlier ones, also of earlier agents, wrote. */
-  begin(): void
-  sweep(): Promise<void>
-}
-
 /** Where a captured connection wanted to go. */
 export interface Captured extends Endpoint {
   /** The endpoint the kernel chose, when a service was dialled that it balances: advice that holds while it is usable. */
   readonly chosen?: Endpoint
+}
+
+/**
+ * What a connection to one address needs. `direct`: the captured pod `pod` of this node takes connections from its neighbours
+ * itself, by its policy table. `plain`: not in the mesh. `agent`: the agent knows. An address without a row is outside the mesh.
+ */
+export type AddressRow =
+  | { readonly address: string; readonly class: 'agent' | 'plain' }
+  | { readonly address: string; readonly class: 'direct'; readonly pod: string }
+
+/** One port of a service's address. `agent`: the agent resolves it. */
+export interface ServiceRow {
+  /** Canonical text form. */
+  readonly address: string
+  readonly port: number
+  /** Each as likely as the others: who shall get more is in here more often. Empty where `kind` is `agent`. */
+  readonly kind: 'agent' | 'balanced'
+  readonly backends: readonly Endpoint[]
+  /** Session affinity by client; 0: none. */
+  readonly affinitySeconds: number
+}
+
+/** A verdict in a policy table. What has none is the agent's. */
+export interface PolicyRow {
+  /** Uid of the client's pod; undefined in a table `by_port`. */
+  readonly client: string | undefined
+  /** Undefined: all ports without a row of their own (for this client). */
+  readonly port: number | undefined
+  readonly verdict: 'allow' | 'deny'
+}
+
+/** The verdicts on connections from captured pods of this node to one of them. */
+export interface PolicyTable {
+  /** `allow`, `deny`: whoever asks, for any port. `agent`: the table says nothing of TCP. */
+  readonly head: 'allow' | 'deny' | 'by_port' | 'by_client' | 'agent'
+  /** Empty unless `by_port` or `by_client`; at most one for each client and port. */
+  readonly rows: readonly PolicyRow[]
+  /** Ports whose UDP is refused. */
+  readonly udpRefused: readonly number[]
+}
+
+/**
+ * Writer of the kernel's tables of the mesh. One writer, one operation at a time (each promise is awaited before the next
+ * call). Whatever is iterated may be produced on the way: between batches of entries the event loop goes on. Rows found from
+ * an earlier writer stay in force until they are overwritten or swept. Throws AmbitError REDIRECT_TABLE_FULL where the kernel
+ * has no room; what was written before stays.
+ */
+export interface TableWriter {
+  /** Adds rows or puts them in the place of older ones. `direct` of a pod that is not enrolled is written as `agent`. */
+  setAddresses(rows: Iterable<AddressRow>): Promise<void>
+  /** Those without a row are passed over. */
+  deleteAddresses(addresses: Iterable<string>): Promise<void>
+  /** Puts each service's list in the place of the older one: who looks in between finds one or the other, or the agent. */
+  setServices(rows: Iterable<ServiceRow>): Promise<void>
+  deleteServices(keys: Iterable<Endpoint>): Promise<void>
+  /**
+   * The tables of these pods (by uid), each replaced as a whole, all in one wait of the kernel; undefined takes it away. Pods
+   * and clients that are not enrolled are left out. When it resolves no program uses an old one any more.
+   */
+  replacePolicies(tables: Iterable<readonly [pod: string, table: PolicyTable | undefined]>): Promise<void>
+  /** Whether the kernel may decide what becomes of what a pod dials (POD_DIRECT). Nothing for a pod that is not enrolled. */
+  setDirect(pod: string, direct: boolean): void
+  /** `synced`: the tables hold the whole mesh. Else everything goes to the agent. `passUnknown`: addresses without a row pass. */
+  setSettings(settings: { readonly synced: boolean; readonly passUnknown: boolean }): void
+  /** Removes the address and service rows that an earlier writer left and this one has not written, and slots of no list. */
+  sweep(): Promise<void>
+  /** Entries in the kernel, by table. */
+  sizes(): Readonly<Record<'addresses' | 'services' | 'backends' | 'policies', number>>
 }
 
 export interface Redirect {
@@ -106,5 +124,5 @@ export interface Redirect {
 
 /** The same with the tables that let the kernel decide by itself. */
 export interface NodeRedirect extends Redirect {
-  readonly tables: KernelTables
+  readonly tables: TableWriter
 }

@@ -59,6 +59,9 @@ export interface NativeInfo {
   /** Programs: hex tag; instructions the verifier went through (kernel 5.16, before it 0). */
   readonly tag: string
   readonly instructions: number
+  /** Programs: while statistics were enabled. */
+  readonly runs: bigint
+  readonly runNanoseconds: bigint
   /** Links: program id, attach type, cgroup id, netns inode or interface index. */
   readonly programId: number
   readonly attachType: number
@@ -130,6 +133,10 @@ export interface Native {
   mapNextKey(fd: number, key: Uint8Array | null, next: Uint8Array): number
   mapBatch(...request: NativeBatch): NativeBatchAnswer
   mapBatchAsync(...request: NativeBatch): Promise<NativeBatchAnswer>
+  /** A descriptor of a program by its id (needs CAP_SYS_ADMIN). */
+  programById(id: number): number
+  /** A descriptor; closing it ends the counting unless somebody else wants it. */
+  enableStats(): number
   objPin(fd: number, path: string): number
   objGet(path: string): number
   linkCreate(program: number, target: number, attachType: number, flags: number): number

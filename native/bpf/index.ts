@@ -3,7 +3,7 @@
 export { BpfError, VerifierError } from './errors.ts'
 export { openObject } from './object.ts'
 export type { BpfModule, BpfObject, LoadOptions, MapConfig, MapFor, ObjectSchema, ProgramConfig } from './object.ts'
-export { openPinnedLink, openPinnedProgram } from './program.ts'
+export { enableStats, openPinnedLink, openPinnedProgram, openProgramById } from './program.ts'
 export type {
   AttachInterfaceOptions,
   CgroupOrder,
@@ -11,6 +11,8 @@ export type {
   Link,
   LinkInfo,
   Program,
+  ProgramStatistics,
+  StatisticsHandle,
   TestRunOptions,
   TestRunResult,
 } from './program.ts'

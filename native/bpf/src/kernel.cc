@@ -53,6 +53,15 @@ Napi::Value ObjPin(const Napi::CallbackInfo& info) {
 
 Napi::Value MapById(const Napi::CallbackInfo& info) { return Direct(info.Env(), bpf_map_get_fd_by_id(Uint(info, 0))); }
 
+Napi::Value ProgramById(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), bpf_prog_get_fd_by_id(Uint(info, 0)));
+}
+
+// A descriptor; the kernel counts runs and times of all programs while any such one is open.
+Napi::Value EnableStats(const Napi::CallbackInfo& info) {
+  return Direct(info.Env(), bpf_enable_stats(BPF_STATS_RUN_TIME));
+}
+
 Napi::Value ObjGet(const Napi::CallbackInfo& info) {
   std::string path = info[0].As<Napi::String>().Utf8Value();
   return Direct(info.Env(), bpf_obj_get(path.c_str()));
@@ -135,7 +144,7 @@ Napi::Value Info(const Napi::CallbackInfo& info) {
     Put(out, name, 0);
   out["name"] = Napi::String::New(env, "");
   out["tag"] = Napi::String::New(env, "");
-  out["target"] = Napi::BigInt::New(env, uint64_t{0});
+  for (const char* name : {"target", "runs", "runNanoseconds"}) out[name] = Napi::BigInt::New(env, uint64_t{0});
   if (kind == "map") {
     bpf_map_info map = {};
     uint32_t size = sizeof(map);
@@ -158,6 +167,8 @@ Napi::Value Info(const Napi::CallbackInfo& info) {
     Put(out, "type", program.type);
     Put(out, "id", program.id);
     Put(out, "instructions", program.verified_insns);
+    out["runs"] = Napi::BigInt::New(env, static_cast<uint64_t>(program.run_cnt));
+    out["runNanoseconds"] = Napi::BigInt::New(env, static_cast<uint64_t>(program.run_time_ns));
     out["name"] = Napi::String::New(env, program.name);
     out["tag"] = Napi::String::New(env, tag);
   } else {
@@ -232,6 +243,8 @@ void DefineKernel(Napi::Env env, Napi::Object exports) {
   exports["mapNextKey"] = Napi::Function::New(env, MapNextKey);
   exports["objPin"] = Napi::Function::New(env, ObjPin);
   exports["mapById"] = Napi::Function::New(env, MapById);
+  exports["programById"] = Napi::Function::New(env, ProgramById);
+  exports["enableStats"] = Napi::Function::New(env, EnableStats);
   exports["objGet"] = Napi::Function::New(env, ObjGet);
   exports["linkCreate"] = Napi::Function::New(env, LinkCreate);
   exports["linkInterface"] = Napi::Function::New(env, LinkInterface);

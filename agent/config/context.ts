@@ -32,6 +32,7 @@ export class Context {
   readonly #namespaces = new Map<string, Resource>()
   /** Labels of everything that is or will be a pod, by namespace. */
   readonly #podLabels = new LabelIndex<true>()
+  readonly #told = new Set<string>()
 
   #subsets: DeclaredSubsets | undefined
   #selectors: Map<string, Readonly<Record<string, string>>> | undefined
@@ -68,6 +69,14 @@ export class Context {
 
   report(resource: Resource, finding: Finding): void {
     this.problems.push(problemOf(resource, finding))
+  }
+
+  /** The same, once for each resource and field: for what many others find wrong about one. */
+  reportOnce(resource: Resource, finding: Finding): void {
+    const key = `${resourceKey(resource)} ${finding.path.join('.')}`
+    if (this.#told.has(key)) return
+    this.#told.add(key)
+    this.report(resource, finding)
   }
 
   namespaceResource(name: string): Resource | undefined {

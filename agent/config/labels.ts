@@ -14,6 +14,9 @@ export function meshLabel(
   return undefined
 }
 
+/** What `same-node` may say. */
+export const SAME_NODE = ['direct', 'tunnel'] as const
+
 /** The Gateway a pod or Service was made for (Gateway API's own label; Istio's older one). */
 export function gatewayName(labels: Readonly<Record<string, string>>): string | undefined {
   return labels['gateway.networking.k8s.io/gateway-name'] ?? labels['istio.io/gateway-name']

@@ -6,6 +6,7 @@ import { checkBody, isRecord } from './check.ts'
 import { readDocuments } from './document.ts'
 import type { ConfigMapBody } from './core-kinds.ts'
 import type { Problem } from './problem.ts'
+import { SAME_NODE } from './labels.ts'
 import { defineKind, formatPath, type Origin, type Resource } from './resource.ts'
 import { object, unread } from './schema.ts'
 
@@ -32,6 +33,7 @@ const schema = object({
   // Ambit's own.
   clusterDomain: domainName,
   l7Selector: z.enum(['ambit', 'istio']),
+  sameNode: z.enum(SAME_NODE),
   ...unread(`${NOT_YET} ${NO_EFFECT}`),
 })
 export type MeshConfigBody = z.infer<typeof schema>
@@ -66,6 +68,7 @@ export function toSettings(body: MeshConfigBody | undefined, enrolledNamespaces:
     pathNormalization:
       normalization === undefined || normalization === 'DEFAULT' ? defaultSettings.pathNormalization : normalization,
     l7Selector: body?.l7Selector ?? defaultSettings.l7Selector,
+    sameNode: body?.sameNode ?? defaultSettings.sameNode,
     enrolledNamespaces,
   }
 }

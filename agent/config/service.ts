@@ -28,11 +28,11 @@ const schema = z.strictObject({
     internalTrafficPolicy: z.enum(['Cluster', 'Local']),
     trafficDistribution: z.string(),
     publishNotReadyAddresses: z.boolean(),
+    sessionAffinity: z.enum(['ClientIP', 'None']),
+    sessionAffinityConfig: object({ clientIP: object({ timeoutSeconds: z.int().min(1).max(86_400) }) }),
     ipFamilies: z.array(z.enum(['IPv4', 'IPv6'])),
     ipFamilyPolicy: z.enum(['SingleStack', 'PreferDualStack', 'RequireDualStack']),
     ...unread<
-      | 'sessionAffinity'
-      | 'sessionAffinityConfig'
       | 'externalIPs'
       | 'externalTrafficPolicy'
       | 'healthCheckNodePort'
@@ -41,7 +41,7 @@ const schema = z.strictObject({
       | 'loadBalancerSourceRanges'
       | 'allocateLoadBalancerNodePorts'
     >(
-      'sessionAffinity sessionAffinityConfig externalIPs externalTrafficPolicy healthCheckNodePort loadBalancerIP loadBalancerClass loadBalancerSourceRanges allocateLoadBalancerNodePorts',
+      'externalIPs externalTrafficPolicy healthCheckNodePort loadBalancerIP loadBalancerClass loadBalancerSourceRanges allocateLoadBalancerNodePorts',
     ),
   }),
   status: z.unknown().optional(),
@@ -98,6 +98,9 @@ function check(resource: Resource<ServiceBody>, report: Report): void {
     })
 }
 
+/** As the API server fills it in: three hours. */
+const DEFAULT_AFFINITY_SECONDS = 10_800
+
 /** `name.namespace.svc.domain`. */
 export function serviceHost(name: string, namespace: string, clusterDomain: string): string {
   return `${name}.${namespace}.svc.${clusterDomain}`
@@ -126,6 +129,10 @@ export function toService(
     ...(waypoint ? { waypoint } : {}),
     ...balancing(resource, namespaceAnnotations),
     allowUnhealthy: spec.publishNotReadyAddresses ?? false,
+    sessionAffinitySeconds:
+      spec.sessionAffinity === 'ClientIP'
+        ? (spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? DEFAULT_AFFINITY_SECONDS)
+        : 0,
   }
 }
 

@@ -114,8 +114,31 @@ describe('workloads', () => {
         workloadName: 'api-dep',
         locality: { region: 'eu', zone: 'eu-1', subzone: '' },
         capacity: 1,
+        sameNode: 'direct',
         labels: { app: 'api', version: 'v2', 'pod-template-hash': 'abc12' },
       },
+    ])
+  })
+
+  it('talk to their node by tunnels where pod, namespace or mesh say so, the nearest first', () => {
+    const namespace = (extra: string) => `---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a${extra}}\n`
+    const MESH =
+      '---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: "sameNode: tunnel"}\n'
+    const sameNode = (text: string) => of(text).workloads[0]?.sameNode
+    expect(sameNode(POD('x', 'a'))).toBe('direct')
+    expect(sameNode(MESH + POD('x', 'a'))).toBe('tunnel')
+    for (const part of ['labels', 'annotations']) {
+      const tunnel = namespace(`, ${part}: {ambit.io/same-node: tunnel}`)
+      expect(sameNode(tunnel + POD('x', 'a'))).toBe('tunnel')
+      expect(sameNode(tunnel + POD('x', 'a', ', annotations: {ambit.io/same-node: direct}'))).toBe('direct')
+      expect(sameNode(tunnel + POD('x', 'a', '', 'app: x, ambit.io/same-node: direct'))).toBe('direct')
+    }
+    expect(sameNode(MESH + POD('x', 'a', '', 'app: x, ambit.io/same-node: direct'))).toBe('direct')
+    // Misspelt: told once, and on the safe side.
+    const wrong = namespace(', labels: {ambit.io/same-node: tunel}') + POD('x', 'a') + POD('y', 'a')
+    expect(sameNode(wrong)).toBe('tunnel')
+    expect(told(wrong)).toEqual([
+      'warning f.yaml:4: Namespace a: metadata.labels["ambit.io/same-node"]: Must be direct or tunnel, not "tunel": tunnels are used. [CONFIG_INVALID_VALUE]',
     ])
   })
 
@@ -242,6 +265,29 @@ describe('services', () => {
       loadBalancing: 'UNSPECIFIED',
       allowUnhealthy: true,
     })
+  })
+
+  it('prefer the zone or the node, by field or by annotation of service or namespace', () => {
+    const zone = { routingPreference: ['NETWORK', 'REGION', 'ZONE'], loadBalancing: 'FAILOVER' }
+    const node = { routingPreference: ['NETWORK', 'REGION', 'ZONE', 'SUBZONE', 'NODE'], loadBalancing: 'FAILOVER' }
+    const one = (spec: string) => of(SERVICE('x', 'a').replace('spec: {', `spec: {${spec}, `)).services[0]
+    expect(one('trafficDistribution: PreferSameZone')).toMatchObject(zone)
+    expect(one('trafficDistribution: PreferSameNode')).toMatchObject(node)
+    const annotation = ', annotations: {networking.istio.io/traffic-distribution: PreferSameNode}'
+    expect(of(SERVICE('x', 'a', undefined, annotation)).services[0]).toMatchObject(node)
+    const namespace = NAMESPACE('a', '').replace('labels: {}', annotation.slice(2))
+    expect(of(namespace + SERVICE('x', 'a')).services[0]).toMatchObject(node)
+  })
+
+  it('keep a client at its endpoint as sessionAffinity says', () => {
+    const one = (spec: string) => of(SERVICE('x', 'a').replace('spec: {', `spec: {${spec}, `)).services[0]
+    expect(one('type: ClusterIP')?.sessionAffinitySeconds).toBe(0)
+    expect(one('sessionAffinity: None')?.sessionAffinitySeconds).toBe(0)
+    expect(one('sessionAffinity: ClientIP')?.sessionAffinitySeconds).toBe(10_800)
+    const sixty = 'sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}'
+    expect(one(`sessionAffinity: ClientIP, ${sixty}`)?.sessionAffinitySeconds).toBe(60)
+    // Without ClientIP the time means nothing.
+    expect(one(sixty)?.sessionAffinitySeconds).toBe(0)
   })
 
   it('without a cluster IP have no address, and ExternalName is none', () => {

@@ -4,7 +4,7 @@ import type { GatewayRef, Locality, Workload } from '../mesh/workload.ts'
 import type { Context } from './context.ts'
 import { node } from './core-kinds.ts'
 import { findEndpoints, type BareEndpoint, type PortMap } from './endpoints.ts'
-import { EXEMPT_NAMESPACES, hasSidecar, meshLabel } from './labels.ts'
+import { EXEMPT_NAMESPACES, hasSidecar, meshLabel, SAME_NODE } from './labels.ts'
 import { hasEnded, isReady, pod, podAddresses, type PodBody } from './pod.ts'
 import type { Resource } from './resource.ts'
 import type { WaypointUse } from './waypoint-use.ts'
@@ -74,6 +74,7 @@ function toWorkload(
     locality,
     capacity: 1,
     labels,
+    sameNode: sameNodeOf(one, context),
   }
 }
 
@@ -91,6 +92,28 @@ function isEnrolled(one: Resource<PodBody>, context: Context): boolean {
     })
   } else if (own) return own.value === 'ambient'
   return context.isEnrolled(namespace)
+}
+
+/** `same-node` of the pod, else of its namespace, else of the mesh; a label or an annotation. */
+function sameNodeOf(one: Resource<PodBody>, context: Context): Workload['sameNode'] {
+  for (const holder of [one, context.namespaceResource(one.metadata.namespace)]) {
+    if (!holder) continue
+    for (const part of ['labels', 'annotations'] as const) {
+      const said = meshLabel(holder.metadata[part], 'same-node')
+      if (!said) continue
+      const value = SAME_NODE.find((known) => known === said.value)
+      if (value) return value
+      context.reportOnce(holder, {
+        severity: 'warning',
+        code: 'CONFIG_INVALID_VALUE',
+        path: ['metadata', part, said.key],
+        message: `Must be direct or tunnel, not ${JSON.stringify(said.value)}: tunnels are used.`,
+      })
+      // Who wrote something here wanted something: the stricter of the two.
+      return 'tunnel'
+    }
+  }
+  return context.settings.sameNode
 }
 
 /** By label of pod or namespace, or because a service it belongs to has one: such a workload is reached through it only. */
@@ -172,5 +195,6 @@ function toBareWorkload(one: BareEndpoint, context: Context): Workload {
     locality: { ...NOWHERE, zone: one.zone },
     capacity: 1,
     labels: {},
+    sameNode: context.settings.sameNode,
   }
 }

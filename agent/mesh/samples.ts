@@ -34,6 +34,7 @@ export function sampleWorkload(given: Partial<Workload> & { name: string }): Wor
     workloadName: given.name,
     locality: { region: '', zone: '', subzone: '' },
     capacity: 1,
+    sameNode: 'direct',
     labels: { app: given.name },
     ...given,
   }
@@ -50,6 +51,7 @@ export function sampleService(given: Partial<Service> & { name: string }): Servi
     routingPreference: [],
     loadBalancing: 'UNSPECIFIED',
     allowUnhealthy: false,
+    sessionAffinitySeconds: 0,
     ...given,
   }
 }

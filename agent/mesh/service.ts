@@ -26,6 +26,8 @@ export interface Service {
   readonly loadBalancing: 'UNSPECIFIED' | 'STRICT' | 'FAILOVER' | 'PASSTHROUGH'
   /** publishNotReadyAddresses. */
   readonly allowUnhealthy: boolean
+  /** sessionAffinity ClientIP: a client keeps its endpoint until it was away for so long. 0: none. */
+  readonly sessionAffinitySeconds: number
 }
 
 /** `namespace/hostname`, the key of a service everywhere. */

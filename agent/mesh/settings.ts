@@ -9,6 +9,8 @@ export interface MeshSettings {
   readonly pathNormalization: 'NONE' | 'BASE' | 'MERGE_SLASHES' | 'DECODE_AND_MERGE_SLASHES'
   /** `ambit`: a policy of a workload behind a waypoint is evaluated whole at the waypoint. `istio`: selector policies at L4 only. */
   readonly l7Selector: 'ambit' | 'istio'
+  /** Workload.sameNode where neither pod nor namespace says. */
+  readonly sameNode: 'direct' | 'tunnel'
   /** Namespaces with the opt-in label: their new pods are captured even while control is away. */
   readonly enrolledNamespaces: readonly string[]
 }
@@ -22,5 +24,6 @@ export const defaultSettings: MeshSettings = {
   outboundTrafficPolicy: 'ALLOW_ANY',
   pathNormalization: 'BASE',
   l7Selector: 'ambit',
+  sameNode: 'direct',
   enrolledNamespaces: [],
 }

@@ -49,6 +49,8 @@ export interface Workload {
   /** Load-balancing weight, default 1. */
   readonly capacity: number
   readonly labels: Readonly<Record<string, string>>
+  /** Connections with pods of its own node: by the kernel, which attests the client, or through tunnels like all others. */
+  readonly sameNode: 'direct' | 'tunnel'
 }
 
 export function identityOf(workload: Workload): Identity {

@@ -149,6 +149,7 @@ export class World {
       workloadName: name,
       locality: { region: '', zone: '', subzone: '' },
       capacity: 1,
+      sameNode: 'direct',
       labels: {},
     }
   }
@@ -347,6 +348,7 @@ function service(name: string, address: string, ports: Service['ports'], waypoin
     routingPreference: [],
     loadBalancing: 'UNSPECIFIED',
     allowUnhealthy: false,
+    sessionAffinitySeconds: 0,
     ...(waypoint ? { waypoint: WAYPOINT } : {}),
   }
 }

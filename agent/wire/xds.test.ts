@@ -45,6 +45,7 @@ function workload(name: string, extra: Partial<Workload> = {}): Workload {
     workloadName: name,
     locality: { region: '', zone: '', subzone: '' },
     capacity: 1,
+    sameNode: 'direct',
     labels: {},
     ...extra,
   }

@@ -103,6 +103,7 @@ export function workloadFor(pod: RegisteredPod, change: Partial<Workload> = {}):
     workloadName: pod.name,
     locality: { region: '', zone: '', subzone: '' },
     capacity: 1,
+    sameNode: 'direct',
     labels: {},
     ...change,
   }

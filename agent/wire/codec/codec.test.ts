@@ -76,6 +76,7 @@ const workload = record<Workload>(
     workloadName: text,
     locality: record({ region: text, zone: text, subzone: text }),
     capacity: uint,
+    sameNode: fc.constantFrom('direct', 'tunnel'),
     labels,
   },
   { waypoint: gateway },
@@ -100,6 +101,7 @@ const service = record<Service>(
     routingPreference: fc.array(fc.constantFrom('REGION', 'ZONE', 'SUBZONE', 'NODE', 'CLUSTER', 'NETWORK')),
     loadBalancing: fc.constantFrom('UNSPECIFIED', 'STRICT', 'FAILOVER', 'PASSTHROUGH'),
     allowUnhealthy: fc.boolean(),
+    sessionAffinitySeconds: uint,
   },
   { waypoint: gateway },
 )
@@ -316,6 +318,7 @@ const settings = record<MeshSettings>({
   outboundTrafficPolicy: fc.constantFrom('ALLOW_ANY', 'REGISTRY_ONLY'),
   pathNormalization: fc.constantFrom('NONE', 'BASE', 'MERGE_SLASHES', 'DECODE_AND_MERGE_SLASHES'),
   l7Selector: fc.constantFrom('ambit', 'istio'),
+  sameNode: fc.constantFrom('direct', 'tunnel'),
   enrolledNamespaces: strings,
 })
 
@@ -437,6 +440,7 @@ describe('codecs', () => {
         trustDomain: 'cluster.local',
         serviceAccount: 'default',
         capacity: 1,
+        sameNode: 'direct',
         labels: {},
         addresses: ['10.0.0.1'],
       },
@@ -464,6 +468,7 @@ describe('codecs', () => {
         routingPreference: [],
         loadBalancing: 'UNSPECIFIED',
         allowUnhealthy: false,
+        sessionAffinitySeconds: 0,
       },
     })
     // Address.service = 2 { hostname = 3, addresses = 4 { address = 2 }, ports = 5 { service_port = 1, target_port = 2 } }

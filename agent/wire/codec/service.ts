@@ -10,7 +10,7 @@ import {
   type ServiceSchema,
 } from '../gen/istio/workload/workload_pb.js'
 import { ipFromBytes, ipToBytes } from './ip.ts'
-import { checkPort, EnumTable, invalid } from './parts.ts'
+import { checkPort, checkUint, EnumTable, invalid } from './parts.ts'
 import { decodeGateway, encodeGateway, packAny } from './workload.ts'
 
 const EXTENSION = 'ambit.v1.ServiceExtension'
@@ -45,7 +45,8 @@ const healthPolicies = new EnumTable<'true' | 'false'>('health policy', {
 export function encodeService(service: Service): MessageInitShape<typeof ServiceSchema> {
   const balanced =
     service.routingPreference.length > 0 || service.loadBalancing !== 'UNSPECIFIED' || service.allowUnhealthy
-  const extended = service.ports.some((port) => port.name !== '' || port.protocol !== 'unknown')
+  const extended =
+    service.sessionAffinitySeconds > 0 || service.ports.some((port) => port.name !== '' || port.protocol !== 'unknown')
   return {
     name: service.name,
     namespace: service.namespace,
@@ -73,7 +74,8 @@ export function encodeService(service: Service): MessageInitShape<typeof Service
 export function decodeService(wire: WireService): Service {
   if (!wire.hostname) throw invalid('a service without hostname')
   const config = wire.extensions.find((extension) => extension.name === EXTENSION)?.config
-  const extra = config ? fromBinary(ServiceExtensionSchema, config.value).ports : []
+  const extension = config && fromBinary(ServiceExtensionSchema, config.value)
+  const extra = extension?.ports ?? []
   return {
     name: wire.name,
     namespace: wire.namespace,
@@ -90,12 +92,14 @@ export function decodeService(wire: WireService): Service {
     routingPreference: (wire.loadBalancing?.routingPreference ?? []).map((scope) => scopes.text(scope)),
     loadBalancing: modes.text(wire.loadBalancing?.mode ?? Mode.UNSPECIFIED_MODE),
     allowUnhealthy: healthPolicies.text(wire.loadBalancing?.healthPolicy ?? HealthPolicy.ONLY_HEALTHY) === 'true',
+    sessionAffinitySeconds: extension?.sessionAffinitySeconds ?? 0,
   }
 }
 
 function encodeExtension(service: Service) {
   const extension = create(ServiceExtensionSchema, {
     ports: service.ports.map((port) => ({ name: port.name, protocol: protocols.wire(port.protocol) })),
+    sessionAffinitySeconds: checkUint(service.sessionAffinitySeconds, 'sessionAffinitySeconds'),
   })
   return { name: EXTENSION, config: packAny(EXTENSION, toBinary(ServiceExtensionSchema, extension)) }
 }

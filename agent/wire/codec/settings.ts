@@ -40,6 +40,7 @@ export const settingsCodec: Codec<MeshSettings> = {
         pathNormalization: normalizations.wire(settings.pathNormalization),
         l7Selector: selectors.wire(settings.l7Selector),
         enrolledNamespaces: [...settings.enrolledNamespaces],
+        sameNodeTunnel: settings.sameNode === 'tunnel',
       }),
     ),
   decode(bytes) {
@@ -53,6 +54,7 @@ export const settingsCodec: Codec<MeshSettings> = {
       outboundTrafficPolicy: outbound.text(wire.outboundTrafficPolicy),
       pathNormalization: normalizations.text(wire.pathNormalization),
       l7Selector: selectors.text(wire.l7Selector),
+      sameNode: wire.sameNodeTunnel ? 'tunnel' : 'direct',
       enrolledNamespaces: wire.enrolledNamespaces,
     }
   },

@@ -39,7 +39,7 @@ const workloadTypes = ['deployment', 'cronjob', 'pod', 'job']
 export function encodeWorkload(workload: Workload): MessageInitShape<typeof WorkloadSchema> {
   const type = workloadTypes.indexOf(workload.workloadType.toLowerCase())
   const exactType = workloadTypes[type] === workload.workloadType
-  const extended = !exactType || Object.keys(workload.labels).length > 0
+  const extended = !exactType || Object.keys(workload.labels).length > 0 || workload.sameNode === 'tunnel'
   const { region, zone, subzone } = workload.locality
   return {
     uid: workload.uid,
@@ -115,6 +115,7 @@ export function decodeWorkload(wire: WireWorkload): Workload {
     },
     capacity: wire.capacity ?? 1,
     labels: extension?.labels ?? {},
+    sameNode: extension?.sameNodeTunnel ? 'tunnel' : 'direct',
   }
 }
 
@@ -147,6 +148,7 @@ function encodeExtension(workload: Workload, exactType: boolean) {
   const extension = create(WorkloadExtensionSchema, {
     labels: sorted(workload.labels),
     ...(exactType ? {} : { workloadType: workload.workloadType }),
+    sameNodeTunnel: workload.sameNode === 'tunnel',
   })
   return { name: EXTENSION, config: packAny(EXTENSION, toBinary(WorkloadExtensionSchema, extension)) }
 }

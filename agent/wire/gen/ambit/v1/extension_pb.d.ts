@@ -28,6 +28,13 @@ export declare type WorkloadExtension = Message<"ambit.v1.WorkloadExtension"> & 
    * @generated from field: optional string workload_type = 2;
    */
   workloadType?: string | undefined;
+
+  /**
+   * Connections with pods of the same node go through tunnels too.
+   *
+   * @generated from field: bool same_node_tunnel = 3;
+   */
+  sameNodeTunnel: boolean;
 };
 
 /**
@@ -46,6 +53,13 @@ export declare type ServiceExtension = Message<"ambit.v1.ServiceExtension"> & {
    * @generated from field: repeated ambit.v1.PortExtension ports = 1;
    */
   ports: PortExtension[];
+
+  /**
+   * sessionAffinity ClientIP; 0: none.
+   *
+   * @generated from field: uint32 session_affinity_seconds = 2;
+   */
+  sessionAffinitySeconds: number;
 };
 
 /**

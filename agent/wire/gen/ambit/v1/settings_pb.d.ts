@@ -57,6 +57,13 @@ export declare type MeshSettings = Message<"ambit.v1.MeshSettings"> & {
    * @generated from field: repeated string enrolled_namespaces = 8;
    */
   enrolledNamespaces: string[];
+
+  /**
+   * Default of WorkloadExtension.same_node_tunnel.
+   *
+   * @generated from field: bool same_node_tunnel = 9;
+   */
+  sameNodeTunnel: boolean;
 };
 
 /**

@@ -43,6 +43,51 @@ function world(): MeshState {
 const resolve = (state: MeshState, address: string, port: number, random = 0): Outbound =>
   resolveOutbound(state, client, address, port, () => random)
 
+describe('an endpoint that the kernel chose', () => {
+  const chosen = (state: MeshState, endpoint: string, port: number, dialled = '10.96.0.1', service = 80): Outbound =>
+    resolveOutbound(state, client, dialled, service, () => 0, { address: endpoint, port })
+  function two(given: Partial<Workload> = {}): MeshState {
+    const state = world()
+    state.setWorkload(backend('b2', { addresses: ['10.0.1.2'], ...given }))
+    return state
+  }
+
+  it('is taken while it is one of the service', () => {
+    expect(resolve(two(), '10.96.0.1', 80)).toMatchObject({ address: '10.0.1.1' })
+    expect(chosen(two(), '10.0.1.2', 8080)).toMatchObject({ kind: 'hbone', authority: '10.0.1.2:8080' })
+    // The other family than the one dialled, as the kernel may have had to choose.
+    expect(chosen(two(), 'fd01::1', 8080)).toMatchObject({ kind: 'hbone', authority: '[fd01::1]:8080' })
+    // An endpoint farther away than others: a session that stays.
+    const state = two({ node: 'far' })
+    state.setService(
+      sampleService({ name: 'backend', namespace: 'shop', addresses: ['10.96.0.1'], routingPreference: ['NODE'] }),
+    )
+    expect(chosen(state, '10.0.1.2', 8080)).toMatchObject({ address: '10.0.1.2' })
+  })
+
+  it('is passed over when it is none, is not healthy any more, or has another port', () => {
+    const ordinary = { kind: 'hbone', authority: '10.0.1.1:8080' }
+    expect(chosen(two(), '10.0.1.3', 8080)).toMatchObject(ordinary)
+    expect(chosen(two(), '10.0.1.2', 9090)).toMatchObject(ordinary)
+    expect(chosen(two({ healthy: false }), '10.0.1.2', 8080)).toMatchObject(ordinary)
+    expect(chosen(two({ services: {} }), '10.0.1.2', 8080)).toMatchObject(ordinary)
+  })
+
+  it('does not lead around a waypoint, a refusal or the tunnel port', () => {
+    const state = two({ waypoint: waypointRef })
+    expect(chosen(state, '10.0.1.2', 8080)).toMatchObject({ kind: 'refuse', code: 'waypoint_missing' })
+    state.setWorkload(waypoint('wp', { addresses: ['10.0.2.1'] }))
+    expect(chosen(state, '10.0.1.2', 8080)).toMatchObject({ kind: 'waypoint', authority: '10.0.1.2:8080' })
+    expect(chosen(two(), '10.0.1.2', 8080, '10.96.0.1', 81)).toMatchObject({ kind: 'refuse', code: 'port_unknown' })
+    const tunnelPort = two({ services: { [backendService]: { 80: 15008 } } })
+    expect(chosen(tunnelPort, '10.0.1.2', 15008)).toMatchObject({ kind: 'refuse', code: 'tunnel_port' })
+  })
+
+  it('means nothing where a workload was dialled', () => {
+    expect(chosen(two(), '10.0.1.2', 8080, '10.0.1.1', 8080)).toMatchObject({ authority: '10.0.1.1:8080' })
+  })
+})
+
 describe('a service without a waypoint', () => {
   it('goes to an endpoint by mutual TLS, at the port it listens on', () => {
     expect(resolve(world(), '10.96.0.1', 80)).toMatchObject({

@@ -69,8 +69,16 @@ export type Outbound =
       readonly workload: Workload | undefined
     }
 
+/** An endpoint by the address and port it is dialled at. */
+export interface Choice {
+  readonly address: string
+  readonly port: number
+}
+
 /**
  * Decides for a connection of `source` to `address` (canonical text) and `port`. `random` in [0,1) chooses among equals.
+ * `chosen`: the endpoint somebody chose before (the kernel); it is taken while it is a usable endpoint of the service dialled,
+ * and means nothing otherwise.
  */
 export function resolveOutbound(
   view: MeshView,
@@ -78,6 +86,7 @@ export function resolveOutbound(
   address: string,
   port: number,
   random: () => number,
+  chosen?: Choice,
 ): Outbound {
   const services = view.servicesByAddress(address)
   if (services.length > 0) {
@@ -86,7 +95,7 @@ export function resolveOutbound(
       services.find((candidate) => candidate.namespace === source.namespace) ??
       services.find((candidate) => hasPort(candidate, port)) ??
       (services[0] as Service)
-    return toService(view, source, service, address, port, random)
+    return toService(view, source, service, address, port, random, chosen)
   }
   const workload = view.workloadByAddress(address)
   if (workload) return toWorkload(view, source, workload, undefined, address, port, random)
@@ -117,6 +126,7 @@ function toService(
   address: string,
   port: number,
   random: () => number,
+  chosen: Choice | undefined,
 ): Outbound {
   const name = `${service.namespace}/${service.name}`
   if (service.waypoint && !isMember(view, source, service.waypoint)) {
@@ -135,6 +145,8 @@ function toService(
   }
   if (!hasPort(service, port)) return refuse('port_unknown', `service ${name} has no port ${port}`, service)
   const usable = usableEndpoints(view, service, port, source)
+  const taken = chosen && usable.workloads.find((candidate) => isAt(candidate, service, port, chosen))
+  if (taken && chosen) return toWorkload(view, source, taken, service, chosen.address, chosen.port, random)
   const workload = pickNearest(
     usable.workloads,
     (candidate) => nearness(service.routingPreference, source, candidate),
@@ -150,6 +162,11 @@ function toService(
   const target = addressLike(workload, address)
   if (target === undefined) return refuse('no_healthy_upstream', `${workload.name} has no address`, service, workload)
   return toWorkload(view, source, workload, service, target, targetPortOf(workload, service, port), random)
+}
+
+/** True if the choice is this endpoint: one of its addresses, and the port it serves the service's port on. */
+function isAt(candidate: Workload, service: Service, port: number, chosen: Choice): boolean {
+  return candidate.addresses.includes(chosen.address) && targetPortOf(candidate, service, port) === chosen.port
 }
 
 /** Healthy endpoints (all with publishNotReadyAddresses) that serve the port; under STRICT only those that meet every preference. */

@@ -14,6 +14,7 @@ import { identityOf, type Workload } from '../../mesh/workload.ts'
 import type { TcpFlags } from '../../telemetry/istio.ts'
 import type { FlowFacts } from '../observe/flow.ts'
 import type { RefusalReason } from '../observe/refusals.ts'
+import type { Captured } from '../redirect/contract.ts'
 import { Carried, FirstSide } from './carried.ts'
 import type { AgentTarget, TunnelContext } from './contract.ts'
 import type { LocalPod } from './local-pod.ts'
@@ -84,7 +85,7 @@ class OutboundConnection extends Carried {
   readonly #pool: TunnelPool<AgentTarget>
   readonly #first: Connection
   readonly #client: Endpoint
-  readonly #wanted: Endpoint
+  readonly #wanted: Captured
   #source: Workload | undefined
   #to: Outbound | undefined
 
@@ -94,7 +95,7 @@ class OutboundConnection extends Carried {
     pod: LocalPod,
     first: Connection,
     peer: Endpoint,
-    wanted: Endpoint,
+    wanted: Captured,
   ) {
     super(context, pod)
     this.#pool = pool
@@ -125,7 +126,8 @@ class OutboundConnection extends Carried {
     const view = context.view()
     if (!view) return this.#refuse('IDENTITY_ERROR', 'this agent has no state yet', 'no_state')
     this.#source = source
-    const to = resolveOutbound(view, source, this.#wanted.address, this.#wanted.port, context.random)
+    const { address, port, chosen } = this.#wanted
+    const to = resolveOutbound(view, source, address, port, context.random, chosen)
     this.#to = to
     if (to.kind === 'refuse')
       return this.#refuse(to.code === 'no_healthy_upstream' ? 'CONNECT' : 'DENY', to.reason, to.code, to.code)

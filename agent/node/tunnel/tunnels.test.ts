@@ -192,6 +192,21 @@ describe('a service', () => {
     expect(line['dst.service']).toBe(service.hostname)
   })
 
+  it("leads to the kernel's choice where it has made one", async () => {
+    const service = sampleService({ name: 'shop', addresses: ['10.96.0.7'] })
+    const services = { [`default/${service.hostname}`]: { 80: 8080 } }
+    cluster.state.setService(service)
+    cluster.state.setWorkload({ ...server.workload, services })
+    const absent = { ...server.workload, uid: 'a/first', name: 'first', addresses: ['127.250.0.9'], services }
+    cluster.state.setWorkload(absent)
+    await echo()
+    for (let i = 0; i < 8; i++) {
+      const socket = client.dial({ address: '10.96.0.7', port: 80, chosen: { address: server.address, port: 8080 } })
+      socket.end('chosen')
+      expect((await outcome(socket)).text).toBe('chosen')
+    }
+  })
+
   it('without a healthy endpoint is refused with its reason, not passed on', async () => {
     cluster.state.setService(sampleService({ name: 'shop', addresses: ['10.96.0.7'] }))
     expect((await outcome(client.dial({ address: '10.96.0.7', port: 80 }))).ended).toBe(false)

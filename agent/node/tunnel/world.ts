@@ -27,7 +27,7 @@ import { TcpMetrics } from '../../telemetry/istio.ts'
 import type { RegisteredPod } from '../enroll/contract.ts'
 import { Flows } from '../observe/flow.ts'
 import { Refusals } from '../observe/refusals.ts'
-import type { PodListeners, Redirect } from '../redirect/contract.ts'
+import type { Captured, PodListeners, Redirect } from '../redirect/contract.ts'
 import { Tunnels } from './tunnels.ts'
 
 export const root = testRoot('ambit tunnel tests')
@@ -92,7 +92,7 @@ interface Made {
 export class TestWorld implements Redirect, Transport {
   readonly features = {}
   /** Where captured connections wanted to go, in the order they are made. */
-  wanted: Endpoint[] = []
+  wanted: Captured[] = []
   /** `address:port` of an app as its pod has it → where it really listens. */
   readonly apps = new Map<string, number>()
   /** Clients shown to apps. */
@@ -152,7 +152,7 @@ export class TestWorld implements Redirect, Transport {
     return number
   }
 
-  originalDestination(): Endpoint | undefined {
+  originalDestination(): Captured | undefined {
     return this.wanted.shift()
   }
 
@@ -217,7 +217,7 @@ export interface TestPod {
   readonly address: string
   readonly workload: Workload
   /** Dials as the pod's app would: the connection is captured and wanted to go there. */
-  dial(to: Endpoint): Socket
+  dial(to: Captured): Socket
 }
 
 /** One world per test file: `net` is the second byte of its pods' addresses. */

@@ -23,7 +23,7 @@ function step(name: string, command: string, args: readonly string[]): boolean {
 }
 
 const node = process.execPath
-const c = [...sources('bpf', ['.c', '.h']), ...sources('native', ['.c', '.h', '.cc'])]
+const c = [...sources('bpf', ['.c', '.h']), ...sources('native', ['.c', '.h', '.cc']), ...sources('test', ['.c'])]
 const results = [
   step('types', node, ['node_modules/typescript/bin/tsc', '--noEmit', '-p', '.']),
   step('lint', node, [

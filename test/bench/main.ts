@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { benchHttp } from './http/suite.ts'
 import { benchHandshake } from './http/handshake.ts'
+import { benchKernel } from './kernel/suite.ts'
 import { benchMesh } from './mesh.ts'
 import { plainTable, type Report } from './table.ts'
 import { targetsText } from './targets.ts'
@@ -14,6 +15,7 @@ const SUITES: Readonly<Record<string, (options: SuiteOptions) => Promise<Report>
   http: benchHttp,
   tunnel: benchTunnel,
   handshake: benchHandshake,
+  kernel: benchKernel,
 }
 
 export interface SuiteOptions {
@@ -46,6 +48,7 @@ Suites:
   http           the waypoint on one core beside nginx, HAProxy and Envoy: HTTP/1.1, HBONE, HTTP/2, gRPC, 1 MB bodies
   tunnel         agent to agent across two nodes, each end's app and agent on one core, beside the same path without a mesh
   handshake      TLS handshakes, HBONE sessions and CONNECT streams per second, beside OpenSSL's own server
+  kernel         two pods of one node: no mesh beside the direct path with policy on, and what each kernel program costs
 
   --json FILE    {suite, notes, rows: [{name, value, unit, baseline, ratio, min, max}], targets} as JSON
   --rounds N     rounds, interleaved over all rows; the table shows medians (default 3)

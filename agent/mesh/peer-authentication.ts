@@ -29,6 +29,8 @@ export interface EffectiveMode {
 
 /** Name of the policy that refuses plaintext on every port; lives in the root namespace. */
 export const STATIC_STRICT = 'istio_converted_static_strict'
+/** Begin of the names of policies that refuse it on some ports. */
+const CONVERTED = 'converted_peer_authentication_'
 
 /** The mode of a workload. `all` oldest first: at one level the oldest wins. Selectors in the root namespace count for nothing (ambient). */
 export function effectiveMode(
@@ -68,7 +70,15 @@ export function syntheticPolicy(mode: EffectiveMode, settings: MeshSettings): Po
   if (!first || (!strict && exceptions.length === 0)) return undefined
   if (exceptions.length === 0) return denyPlaintext(settings.rootNamespace, STATIC_STRICT, {}, first.source)
   const ports: Match = strict ? { notDestinationPorts: exceptions } : { destinationPorts: exceptions }
-  return denyPlaintext(first.namespace, `converted_peer_authentication_${first.name}`, ports, first.source)
+  return denyPlaintext(first.namespace, `${CONVERTED}${first.name}`, ports, first.source)
+}
+
+/** True for what syntheticPolicy made, here or in another control plane: Istio's says so by the name only. */
+export function isSynthetic(policy: Policy): boolean {
+  if (policy.action !== 'DENY' || policy.scope !== 'workload') return false
+  return (
+    policy.source.kind === 'PeerAuthentication' || policy.name === STATIC_STRICT || policy.name.startsWith(CONVERTED)
+  )
 }
 
 function denyPlaintext(namespace: string, name: string, ports: Match, source: Source): Policy {

@@ -34,6 +34,13 @@ export interface MeshView {
   gatewayWorkloads(ref: GatewayRef): readonly Workload[]
 }
 
+/** One change of the state: what was there before, what is there now. Routes and upstreams are not told of. */
+export type MeshChange =
+  | { readonly kind: 'workload'; readonly before: Workload | undefined; readonly after: Workload | undefined }
+  | { readonly kind: 'service'; readonly before: Service | undefined; readonly after: Service | undefined }
+  | { readonly kind: 'policy'; readonly before: Policy | undefined; readonly after: Policy | undefined }
+  | { readonly kind: 'settings'; readonly before: MeshSettings; readonly after: MeshSettings }
+
 const NONE: readonly never[] = []
 
 export class MeshState implements MeshView {
@@ -50,14 +57,27 @@ export class MeshState implements MeshView {
   readonly #policiesByScope = new Map<string, readonly Policy[]>()
   readonly #routes = new Map<string, Route>()
   readonly #upstreams = new Map<string, Upstream>()
+  readonly #watchers = new Set<(change: MeshChange) => void>()
+
+  /** Told of each change right after it, in the call that makes it. Returns how to stop. */
+  watch(watcher: (change: MeshChange) => void): () => void {
+    this.#watchers.add(watcher)
+    return () => this.#watchers.delete(watcher)
+  }
+
+  #tell(change: MeshChange): void {
+    for (const watcher of this.#watchers) watcher(change)
+  }
 
   get settings(): MeshSettings {
     return this.#settings
   }
 
   set settings(settings: MeshSettings) {
+    const before = this.#settings
     this.#settings = settings
     this.version++
+    this.#tell({ kind: 'settings', before, after: settings })
   }
 
   workload(uid: string): Workload | undefined {
@@ -140,7 +160,7 @@ export class MeshState implements MeshView {
   }
 
   setWorkload(workload: Workload): void {
-    this.removeWorkload(workload.uid)
+    const before = this.#dropWorkload(workload.uid)
     this.version++
     this.#workloads.set(workload.uid, workload)
     // Host-network pods share their node's address, which is nobody's.
@@ -151,11 +171,17 @@ export class MeshState implements MeshView {
       set.set(workload.uid, workload)
       this.#endpointLists.delete(key)
     }
+    this.#tell({ kind: 'workload', before, after: workload })
   }
 
   removeWorkload(uid: string): void {
+    const before = this.#dropWorkload(uid)
+    if (before) this.#tell({ kind: 'workload', before, after: undefined })
+  }
+
+  #dropWorkload(uid: string): Workload | undefined {
     const old = this.#workloads.get(uid)
-    if (!old) return
+    if (!old) return undefined
     this.version++
     this.#workloads.delete(uid)
     // Only if it still owns the address: a new pod may have taken it before this removal arrived.
@@ -166,11 +192,12 @@ export class MeshState implements MeshView {
       if (set?.size === 0) this.#endpoints.delete(key)
       this.#endpointLists.delete(key)
     }
+    return old
   }
 
   setService(service: Service): void {
     const key = serviceKey(service)
-    this.removeService(key)
+    const before = this.#dropService(key)
     this.version++
     this.#services.set(key, service)
     for (const address of service.addresses) {
@@ -178,11 +205,17 @@ export class MeshState implements MeshView {
       if (list) list.push(service)
       else this.#servicesByAddress.set(address, [service])
     }
+    this.#tell({ kind: 'service', before, after: service })
   }
 
   removeService(key: string): void {
+    const before = this.#dropService(key)
+    if (before) this.#tell({ kind: 'service', before, after: undefined })
+  }
+
+  #dropService(key: string): Service | undefined {
     const old = this.#services.get(key)
-    if (!old) return
+    if (!old) return undefined
     this.version++
     this.#services.delete(key)
     for (const address of old.addresses) {
@@ -190,30 +223,39 @@ export class MeshState implements MeshView {
       if (left.length > 0) this.#servicesByAddress.set(address, left)
       else this.#servicesByAddress.delete(address)
     }
+    return old
   }
 
   setPolicy(policy: Policy): void {
     const key = `${policy.namespace}/${policy.name}`
-    this.removePolicy(key)
+    const before = this.#dropPolicy(key)
     this.version++
     this.#policies.set(key, policy)
     const scope = scopeKey(policy)
-    if (scope === undefined) return
-    // In a stable order, so that the policy named as the decider does not depend on the order of arrival.
-    const list = [...(this.#policiesByScope.get(scope) ?? []), policy].sort((a, b) => (a.name < b.name ? -1 : 1))
-    this.#policiesByScope.set(scope, list)
+    if (scope !== undefined) {
+      // In a stable order, so that the policy named as the decider does not depend on the order of arrival.
+      const list = [...(this.#policiesByScope.get(scope) ?? []), policy].sort((a, b) => (a.name < b.name ? -1 : 1))
+      this.#policiesByScope.set(scope, list)
+    }
+    this.#tell({ kind: 'policy', before, after: policy })
   }
 
   removePolicy(key: string): void {
+    const before = this.#dropPolicy(key)
+    if (before) this.#tell({ kind: 'policy', before, after: undefined })
+  }
+
+  #dropPolicy(key: string): Policy | undefined {
     const old = this.#policies.get(key)
-    if (!old) return
+    if (!old) return undefined
     this.version++
     this.#policies.delete(key)
     const scope = scopeKey(old)
-    if (scope === undefined) return
+    if (scope === undefined) return old
     const left = (this.#policiesByScope.get(scope) ?? []).filter((other) => other !== old)
     if (left.length > 0) this.#policiesByScope.set(scope, left)
     else this.#policiesByScope.delete(scope)
+    return old
   }
 
   setRoute(route: Route): void {

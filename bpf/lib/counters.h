@@ -64,6 +64,21 @@ enum counter {
 	COUNT_UNATTESTED,
 	/* connect: the endpoint of a service was missing, the agent chooses */
 	COUNT_MISSED_BACKEND,
+	/* guard: a new connection of a socket that connect did not decide about (a program of
+	   another cgroup) */
+	COUNT_DROP_GUARD_SYN,
+	/* guard: … that connect sent elsewhere, or to a pod of the mesh under another's address */
+	COUNT_DROP_GUARD_PEER,
+	/* guard: TCP of a raw or packet socket */
+	COUNT_DROP_GUARD_HANDMADE,
+	/* guard: TCP that came through the pod, from a namespace behind it */
+	COUNT_DROP_GUARD_FORWARDED,
+	/* guard: TCP of no socket that is no answer of the kernel's */
+	COUNT_DROP_GUARD_UNOWNED,
+	/* guard: IP of which cannot be told that it is no TCP */
+	COUNT_DROP_GUARD_UNREADABLE,
+	/* guard: TCP where the namespace has the program but no entry in pods */
+	COUNT_DROP_GUARD_UNKNOWN,
 	COUNTERS,
 };
 

@@ -91,6 +91,14 @@ export interface NativeSocketOptions {
   mark: number
 }
 
+export interface NativeInterface {
+  readonly index: number
+  readonly name: string
+  /** ARPHRD_* */
+  readonly type: number
+  readonly loopback: boolean
+}
+
 export type BatchOperation = 'lookup' | 'take' | 'update' | 'delete'
 
 /** Operation, map, place to go on from, room for the next such place, keys, values, their number, flags. */
@@ -174,6 +182,7 @@ export interface Native {
   mountBpffs(path: string): number
   cgroupId(path: string): bigint | number
   netnsCookie(netns: number): bigint | number
+  interfaces(netns: number): NativeInterface[] | number
   socketIn(options: NativeSocketOptions): number | { errno: number; syscall: string }
   socketCookie(fd: number): bigint | number
   socketName(fd: number, peer: boolean): Uint8Array | number

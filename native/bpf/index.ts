@@ -32,6 +32,7 @@ export {
   cgroupId,
   closeFd,
   dupFd,
+  interfacesIn,
   netnsCookie,
   openNetns,
   peerName,
@@ -42,5 +43,5 @@ export {
   socketName,
   socketPair,
 } from './sockets.ts'
-export type { ReceivedFds, SocketAddress, SocketInOptions } from './sockets.ts'
+export type { NetworkInterface, ReceivedFds, SocketAddress, SocketInOptions } from './sockets.ts'
 export { packAddress, unpackAddress } from './sockaddr.ts'

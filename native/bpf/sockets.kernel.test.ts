@@ -7,6 +7,7 @@ import {
   closeFd,
   dupFd,
   hasFeature,
+  interfacesIn,
   netnsCookie,
   openNetns,
   peerName,
@@ -155,6 +156,17 @@ describe('descriptors over a unix socket', () => {
     closeFd(two)
     expect(() => sendFds(one, Buffer.from('x'), [])).toThrow('EPIPE')
     closeFd(one)
+  })
+})
+
+describe('interfaces', () => {
+  it('of a namespace are listed with what their frames begin with', () => {
+    const found = interfacesIn(pod.netns)
+    const [lo, leg] = ['lo', 'eth0'].map((wanted) => found.find(({ name }) => name === wanted))
+    expect(lo).toEqual({ index: 1, name: 'lo', type: 772, loopback: true })
+    expect(leg).toMatchObject({ type: 1, loopback: false })
+    expect(leg!.index).toBeGreaterThan(1)
+    expect(() => interfacesIn('/run/netns/no-such')).toThrow('ENOENT')
   })
 })
 

@@ -1,5 +1,5 @@
 // Sockets and descriptors across network namespaces: made inside another namespace, named, passed over unix sockets;
-// netns cookies and cgroup ids. Every descriptor is close-on-exec. Must not live here: what sockets are used for.
+// netns cookies, interfaces and cgroup ids. Every descriptor is close-on-exec. Must not live here: what sockets are used for.
 import { native } from './addon.ts'
 import { check, failure } from './errors.ts'
 import { formatAddress, packAddress, parseSockaddr, type SocketAddress } from './sockaddr.ts'
@@ -77,6 +77,23 @@ export function netnsCookie(netns: string | number): bigint {
   const cookie = withNetns(netns, (fd) => native().netnsCookie(fd))
   if (typeof cookie === 'number') throw failure(-cookie, 'SO_NETNS_COOKIE', `Asking for the cookie of ${netns}`)
   return cookie
+}
+
+/** A network interface. */
+export interface NetworkInterface {
+  /** Unique in its namespace. */
+  readonly index: number
+  readonly name: string
+  /** What its frames begin with: 1 (ARPHRD_ETHER) an Ethernet header; others see linux/if_arp.h. */
+  readonly type: number
+  readonly loopback: boolean
+}
+
+/** The interfaces of a network namespace (path or descriptor), up or down. */
+export function interfacesIn(netns: string | number): readonly NetworkInterface[] {
+  const found = withNetns(netns, (fd) => native().interfaces(fd))
+  if (typeof found === 'number') throw failure(-found, 'getifaddrs', `Listing the interfaces of ${netns}`)
+  return found
 }
 
 /** The id by which BPF programs know a cgroup (bpf_get_current_cgroup_id), of a directory of the v2 hierarchy. */

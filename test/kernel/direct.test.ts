@@ -260,8 +260,9 @@ describe('a direct connection', () => {
     const lie = { bind: other.v4, transparent: true, timeout: 1 }
     expect(await app.call('connect', { to: server.v4, port: 8080, ...lie })).toEqual({ error: 'ETIMEDOUT' })
     expect([grown('unattested'), grown('attested')]).toEqual([1, 0])
-    // It is plaintext from nobody, and the reset goes to whose address it is.
-    expect(grown('dropped.plaintext_refused')).toBeGreaterThan(0)
+    // The guard does not let it out. Without one it is plaintext from nobody, and the reset goes to whose address it is.
+    expect(grown('dropped.guard_peer')).toBeGreaterThan(0)
+    expect(grown('dropped.plaintext_refused')).toBe(0)
   })
 
   it('shows the address dialled last on a socket that is used again', async () => {

@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline'
 const PREFIX = 'ambit-test'
 const BPFFS = '/sys/fs/bpf'
 const driver = new URL('./sockets.py', import.meta.url).pathname
+const packetDriver = new URL('./packets.py', import.meta.url).pathname
 let worlds = 0
 
 /** The mount point of the cgroup v2 hierarchy: /sys/fs/cgroup, or its `unified` child where v1 is mounted too. */
@@ -33,6 +34,8 @@ export interface Pod {
   readonly v6: string
   /** Folder of the pod's own cgroup. */
   readonly cgroup: string
+  /** The other end of its leg, a port of the bridge in the namespace `outside`. */
+  readonly port: string
 }
 
 /** What `Sockets` answers: an object of JSON, with `error` (errno name) where the call failed. */
@@ -41,6 +44,18 @@ export interface Answer {
   readonly socket?: number
   readonly address?: string
   readonly port?: number
+  readonly data?: string
+  readonly packets?: readonly SeenPacket[]
+}
+
+/** A packet that arrived where `watch` of packets.py listens. */
+export interface SeenPacket {
+  readonly protocol: 'tcp' | 'udp' | 'icmp' | 'arp' | 'other'
+  readonly from?: string
+  readonly to?: string
+  /** Of TCP, but in later fragments: the port it is for, letters of its flags, what it carries. */
+  readonly port?: number
+  readonly flags?: string
   readonly data?: string
 }
 
@@ -123,6 +138,7 @@ export class World {
       v4: `10.66.${this.#subnet}.1`,
       v6: `fd66:${this.#subnet}::1`,
       cgroup,
+      port: 'br0',
     }
   }
 
@@ -143,7 +159,7 @@ export class World {
     ip('-n', name, 'addr', 'add', `${v6}/64`, 'dev', 'eth0', 'nodad')
     ip('-n', name, 'route', 'add', 'default', 'via', `10.66.${this.#subnet}.1`)
     ip('-n', name, '-6', 'route', 'add', 'default', 'via', `fd66:${this.#subnet}::1`)
-    return { name, netns: `/run/netns/${name}`, v4, v6, cgroup }
+    return { name, netns: `/run/netns/${name}`, v4, v6, cgroup, port: `p${number}` }
   }
 
   /** A process in a pod's namespace, in the pod's cgroup or another. */
@@ -157,6 +173,14 @@ export class World {
   /** A socket driver in a pod. */
   sockets(pod: Pod, cgroup = pod.cgroup): Sockets {
     const [program, ...rest] = inside(pod, 'python3', [driver], cgroup)
+    const sockets = new Sockets(program!, rest)
+    this.onClose(() => sockets.kill())
+    return sockets
+  }
+
+  /** A driver in a pod that writes packets by hand, or watches them arrive (packets.py). */
+  packets(pod: Pod, cgroup = pod.cgroup): Sockets {
+    const [program, ...rest] = inside(pod, 'python3', [packetDriver], cgroup)
     const sockets = new Sockets(program!, rest)
     this.onClose(() => sockets.kill())
     return sockets

@@ -31,8 +31,14 @@ def make(ask):
     sock.settimeout(ask.get("timeout", 3))
     if "device" in ask:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, ask["device"].encode())
-    if ask.get("transparent"):
-        sock.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT: may have any source address
+    # IP_FREEBIND, IPV6_FREEBIND; IP_TRANSPARENT, IPV6_TRANSPARENT: addresses that are not one's own.
+    level, options = (socket.IPPROTO_IPV6, (78, 75)) if ask.get("family") == 6 else (socket.IPPROTO_IP, (15, 19))
+    for name, option in zip(("freebind", "transparent"), options):
+        if ask.get(name):
+            sock.setsockopt(level, option, 1)
+    # TCP_FASTOPEN_CONNECT: connect() waits for the first bytes.
+    if ask.get("deferred"):
+        sock.setsockopt(socket.IPPROTO_TCP, 30, 1)
     if ask.get("unprivileged"):
         drop_capabilities()
     if "bind" in ask or "source" in ask:

@@ -96,6 +96,14 @@ export interface TableWriter {
   sizes(): Readonly<Record<'addresses' | 'services' | 'backends' | 'policies', number>>
 }
 
+/** The guards of a pod's interfaces: they refuse TCP that goes round the mesh. */
+export interface GuardReport {
+  /** Names of the interfaces that are guarded now: all but loopback. Empty where the kernel has no tcx. */
+  readonly guarded: readonly string[]
+  /** Of these, those that were not before. */
+  readonly added: readonly string[]
+}
+
 export interface Redirect {
   /** Makes the listeners, attaches sk_lookup to the namespace, marks it enrolled. Idempotent per uid and namespace. Until listeners accept, connections queue. */
   enroll(pod: PodHandle): Promise<PodListeners>
@@ -122,7 +130,9 @@ export interface Redirect {
   uninstall(): Promise<void>
 }
 
-/** The same with the tables that let the kernel decide by itself. */
+/** The same with the tables that let the kernel decide by itself, and the guards. */
 export interface NodeRedirect extends Redirect {
+  /** Brings the guards up to date with the interfaces the pod has by now. Cheap where nothing has changed: for a reconciler. */
+  guard(uid: string): Promise<GuardReport>
   readonly tables: TableWriter
 }

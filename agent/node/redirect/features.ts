@@ -39,9 +39,21 @@ export const needs: readonly Need[] = [
   { feature: 'netns_cookie', purpose: 'to tell the kernel which pods are enrolled', from: 'Linux 5.14' },
 ]
 
+/** What capture can do without, less well; whether it is there is in the features all the same. */
+export const extras: readonly Need[] = [
+  {
+    feature: 'link:tcx',
+    purpose:
+      'to guard the exits of pods: without it a program with CAP_NET_RAW or outside the node’s cgroup gets round the mesh',
+    from: 'Linux 6.6 with CONFIG_NET_XGRESS',
+  },
+]
+
 /** Feature name → supported. What `override` says is false counts as absent; it cannot make anything present. */
 export function probeNeeds(override: Readonly<Record<string, boolean>> = {}): Record<string, boolean> {
-  return Object.fromEntries(needs.map(({ feature }) => [feature, override[feature] !== false && hasFeature(feature)]))
+  return Object.fromEntries(
+    [...needs, ...extras].map(({ feature }) => [feature, override[feature] !== false && hasFeature(feature)]),
+  )
 }
 
 /** Throws REDIRECT_NOT_PERMITTED or REDIRECT_FEATURE_MISSING, naming all that is missing. */

@@ -4,6 +4,7 @@ import { renameSync, rmSync } from 'node:fs'
 import { BpfError, closeFd, openPinnedLink, socketIn, socketName, type Link } from '../../../native/bpf/index.ts'
 import { AmbitError } from '../../base/errors.ts'
 import type { PodHandle, PodListeners } from './contract.ts'
+import { guardInterfaces, purgeGuards, releaseInterfaces } from './guards.ts'
 import { kernelAddress } from './notes.ts'
 import { loadLookup, podPins, type NodePrograms } from './programs.ts'
 
@@ -85,6 +86,7 @@ export async function install(
   cookie: bigint,
   netns: number,
   listeners: PodListeners,
+  guarded: boolean,
 ): Promise<Link> {
   const { ambit_pods, ambit_listeners } = programs.maps
   const before = ambit_pods.get(cookie)
@@ -99,6 +101,12 @@ export async function install(
   setAddresses(programs, cookie, pod.addresses)
   ambit_pods.set(cookie, value)
   const link = await attachLookup(pinRoot, pod.uid, cookie, netns)
+  try {
+    if (guarded) await guardInterfaces(pinRoot, cookie, netns, true)
+  } catch (error) {
+    link.close()
+    throw error
+  }
   ambit_pods.set(cookie, { ...value, state: states.captured })
   return link
 }
@@ -143,6 +151,7 @@ export function uninstall(programs: NodePrograms, pinRoot: string, cookie: bigin
   const { ambit_pods, ambit_listeners } = programs.maps
   const value = ambit_pods.get(cookie)
   if (value) ambit_pods.set(cookie, { ...value, state: states.passing })
+  releaseInterfaces(pinRoot, cookie)
   for (const name of podPins(pinRoot)) {
     if (parsePin(name)?.cookie !== cookie) continue
     const path = `${pinRoot}/pods/${name}`
@@ -173,6 +182,7 @@ export function purge(programs: NodePrograms, pinRoot: string): void {
     if (link.info().target === 0n) uninstall(programs, pinRoot, pin.cookie, link)
     else link.close()
   }
+  purgeGuards(pinRoot, new Set(podPins(pinRoot).flatMap((name) => parsePin(name)?.cookie ?? [])))
 }
 
 /** Whether plaintext is refused by the kernel or handed to the agent. */

@@ -13,6 +13,7 @@ import {
 } from '../../../native/bpf/index.ts'
 import { connectSchema } from '../../../native/bpf/gen/connect.ts'
 import { getpeernameSchema } from '../../../native/bpf/gen/getpeername.ts'
+import { guardSchema } from '../../../native/bpf/gen/guard.ts'
 import { skLookupSchema } from '../../../native/bpf/gen/sk_lookup.ts'
 import { sockopsSchema } from '../../../native/bpf/gen/sockops.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
@@ -39,6 +40,15 @@ export async function loadLookup(pinRoot: string, cookie: bigint) {
   return object.load({ pinRoot })
 }
 
+/** One copy of the guard, for interfaces of one kind of the namespace with this cookie. */
+export async function loadGuard(pinRoot: string, cookie: bigint, ethernet: boolean) {
+  const object = openObject(objectFile('guard'), guardSchema)
+  object.rodata.netns_cookie = cookie
+  object.rodata.is_ethernet = ethernet ? 1 : 0
+  return object.load({ pinRoot })
+}
+
+export type GuardModule = Awaited<ReturnType<typeof loadGuard>>
 export type LookupModule = Awaited<ReturnType<typeof loadLookup>>
 type NodeModules = Awaited<ReturnType<typeof loadNodeModules>>
 
@@ -130,6 +140,7 @@ function makePinFolders(pinRoot: string): void {
     if (pinRoot.startsWith(`${BPFFS}/`)) ensureBpffs(BPFFS)
     mkdirSync(`${pinRoot}/links`, { recursive: true, mode: 0o700 })
     mkdirSync(`${pinRoot}/pods`, { recursive: true, mode: 0o700 })
+    mkdirSync(`${pinRoot}/guards`, { recursive: true, mode: 0o700 })
     if (isBpffs(pinRoot)) return
   } catch (error) {
     throw new AmbitError('REDIRECT_NO_BPFFS', `The pin folder ${pinRoot} cannot be made: ${messageOf(error)}.`, {

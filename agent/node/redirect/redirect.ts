@@ -12,9 +12,10 @@ import {
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Endpoint } from '../../io/connection.ts'
 import { checkAgentCgroup, checkCgroup } from './cgroup.ts'
-import type { Captured, NodeRedirect, PodHandle, PodListeners } from './contract.ts'
+import type { Captured, GuardReport, NodeRedirect, PodHandle, PodListeners } from './contract.ts'
 import { readCounters } from './counters.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
+import { guardInterfaces } from './guards.ts'
 import { noteOnBehalf, originalDestinationOf } from './notes.ts'
 import {
   checkUid,
@@ -112,6 +113,14 @@ class KernelRedirect implements NodeRedirect {
     setRefusePlaintext(this.#programs, this.#known(uid).cookie, mode === 'refuse')
   }
 
+  guard(uid: string): Promise<GuardReport> {
+    return this.#inTurn(async () => {
+      const { cookie, netns } = this.#known(uid)
+      if (!this.#guards) return { guarded: [], added: [] }
+      return guardInterfaces(this.#pinRoot, cookie, netns, false)
+    })
+  }
+
   originalDestination(fd: number): Captured | undefined {
     try {
       const socket = this.#programs.maps.ambit_notes.get(fd)
@@ -170,15 +179,16 @@ class KernelRedirect implements NodeRedirect {
       const cookie = netnsCookie(netns)
       const old = this.#pods.get(pod.uid)
       if (old?.cookie === cookie) {
-        closeFd(netns)
         setAddresses(this.#programs, cookie, pod.addresses)
+        if (this.#guards) await guardInterfaces(this.#pinRoot, cookie, old.netns, false)
+        closeFd(netns)
         return old.listeners
       }
       this.#checkNamespace(pod, cookie)
       if (old) this.#unenroll(pod.uid)
       const listeners = makeListeners(netns)
       try {
-        const link = await install(this.#programs, this.#pinRoot, pod, cookie, netns, listeners)
+        const link = await install(this.#programs, this.#pinRoot, pod, cookie, netns, listeners, this.#guards)
         this.#pods.set(pod.uid, { cookie, netns, listeners, link })
         return listeners
       } catch (error) {
@@ -226,6 +236,10 @@ class KernelRedirect implements NodeRedirect {
       const pin = parsePin(name)
       if (pin?.uid === uid) uninstall(this.#programs, this.#pinRoot, pin.cookie, undefined)
     }
+  }
+
+  get #guards(): boolean {
+    return this.features['link:tcx'] === true
   }
 
   #known(uid: string): Enrolled {

@@ -1,7 +1,10 @@
-// Descriptors: sockets made inside other network namespaces, their names and cookies, passing over unix sockets; the
-// bpffs. Every descriptor is close-on-exec from its birth.
+// Descriptors: sockets made inside other network namespaces, their names and cookies, interfaces there, passing over
+// unix sockets; the bpffs. Every descriptor is close-on-exec from its birth.
 #include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
+#include <netpacket/packet.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -75,6 +78,45 @@ Napi::Value NetnsCookie(const Napi::CallbackInfo& info) {
   if (entered < 0) return Direct(info.Env(), entered);
   if (failed != 0) return Direct(info.Env(), -failed);
   return Napi::BigInt::New(info.Env(), cookie);
+}
+
+struct FoundInterface {
+  int index;
+  std::string name;
+  int type;
+  bool loopback;
+};
+
+// Every interface has one entry of the packet family, whatever addresses it has.
+int ListInterfaces(std::vector<FoundInterface>* found) {
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) return -errno;
+  for (const ifaddrs* one = list; one != nullptr; one = one->ifa_next) {
+    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_PACKET) continue;
+    const auto* link = reinterpret_cast<const sockaddr_ll*>(one->ifa_addr);
+    found->push_back({link->sll_ifindex, one->ifa_name, link->sll_hatype, (one->ifa_flags & IFF_LOOPBACK) != 0});
+  }
+  freeifaddrs(list);
+  return 0;
+}
+
+Napi::Value Interfaces(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  std::vector<FoundInterface> found;
+  int failed = 0;
+  int entered = InstanceOf(env).netns.Run(Int(info, 0), [&] { failed = ListInterfaces(&found); });
+  if (entered < 0) return Direct(env, entered);
+  if (failed < 0) return Direct(env, failed);
+  Napi::Array out = Napi::Array::New(env, found.size());
+  for (size_t i = 0; i < found.size(); i++) {
+    Napi::Object one = Napi::Object::New(env);
+    one["index"] = Napi::Number::New(env, found[i].index);
+    one["name"] = Napi::String::New(env, found[i].name);
+    one["type"] = Napi::Number::New(env, found[i].type);
+    one["loopback"] = Napi::Boolean::New(env, found[i].loopback);
+    out[static_cast<uint32_t>(i)] = one;
+  }
+  return out;
 }
 
 struct SocketRequest {
@@ -253,6 +295,7 @@ void DefineSockets(Napi::Env env, Napi::Object exports) {
   exports["mountBpffs"] = Napi::Function::New(env, MountBpffs);
   exports["cgroupId"] = Napi::Function::New(env, CgroupId);
   exports["netnsCookie"] = Napi::Function::New(env, NetnsCookie);
+  exports["interfaces"] = Napi::Function::New(env, Interfaces);
   exports["socketIn"] = Napi::Function::New(env, SocketIn);
   exports["socketCookie"] = Napi::Function::New(env, SocketCookie);
   exports["socketName"] = Napi::Function::New(env, SocketName);

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+/* tcx egress on every interface but loopback of an enrolled namespace: nothing leaves as TCP round
+ * the other hooks. Like sk_lookup a copy per namespace, with its cookie as a constant. Passing
+ * means that the programs after this one decide. */
+#include "lib/counters.h"
+#include "lib/decide_guard.h"
+
+/* Set before load; 0 finds no pod and refuses all TCP. */
+const volatile __u64 netns_cookie = 0;
+/* Frames of this interface begin with an Ethernet header. */
+const volatile __u8 is_ethernet = 1;
+
+/* enum tcx_action_base of linux/bpf.h since 6.6 */
+#define TCX_NEXT -1
+#define TCX_DROP 2
+
+#define SOCK_STREAM 1
+#define SOCK_RAW 3
+
+/* The id of the root of the cgroup hierarchy. */
+#define ROOT_CGROUP 1
+
+static __always_inline enum guard_owner owner_of(struct __sk_buff *ctx, struct bpf_sock *sk,
+						 struct bpf_sock *full)
+{
+	if (!sk)
+		return OWNER_NONE;
+	/* A socket of another family has no state of TCP, and is always whole. */
+	if (!full)
+		return OWNER_MINI;
+	if ((full->family != AF_INET && full->family != AF_INET6) || full->protocol != IPPROTO_TCP)
+		return OWNER_OTHER;
+	if (full->type == SOCK_STREAM)
+		return OWNER_TCP;
+	return full->type == SOCK_RAW && bpf_skb_cgroup_id(ctx) == ROOT_CGROUP ? OWNER_KERNEL
+									       : OWNER_OTHER;
+}
+
+/* The socket's connection is open: it cannot send an opening, and there is nothing to judge. This
+ * is nearly every packet, so nothing is looked up before. */
+static __always_inline int is_under_way(const struct bpf_sock *full)
+{
+	switch (full->state) {
+	case BPF_TCP_ESTABLISHED:
+	case BPF_TCP_FIN_WAIT1:
+	case BPF_TCP_FIN_WAIT2:
+	case BPF_TCP_CLOSE_WAIT:
+	case BPF_TCP_LAST_ACK:
+	case BPF_TCP_CLOSING:
+		return 1;
+	}
+	return 0;
+}
+
+static __always_inline int is_agents(struct __sk_buff *ctx)
+{
+	__u64 cgroup = bpf_skb_cgroup_id(ctx);
+
+	return bpf_map_lookup_elem(&ambit_agents, &cgroup) != 0;
+}
+
+/* What only the opening of a connection asks for. */
+static __always_inline void facts_of_opening(struct __sk_buff *ctx, struct bpf_sock *full,
+					     struct guard_facts *facts)
+{
+	struct socket *socket;
+
+	facts->is_agent = is_agents(ctx);
+	if (facts->is_agent)
+		return;
+	facts->source_is_own = is_own_address(facts->cookie, &facts->packet.source);
+	socket = bpf_sk_storage_get(&ambit_notes, full, 0, 0);
+	if (socket)
+		facts->note = socket->note;
+}
+
+SEC("tc")
+int ambit_guard(struct __sk_buff *ctx)
+{
+	struct guard_facts facts = {.cookie = netns_cookie};
+	struct bpf_sock *full = NULL;
+	struct bpf_sock *sk = ctx->sk;
+	struct pod *pod;
+
+	if (sk)
+		full = bpf_sk_fullsock(sk);
+	facts.owner = owner_of(ctx, sk, full);
+	if (facts.owner == OWNER_TCP && full && is_under_way(full))
+		return TCX_NEXT;
+	if (is_ethernet)
+		read_frame(ctx, &facts.packet);
+	else
+		read_bare(ctx, &facts.packet);
+	if (facts.packet.kind == PACKET_OTHER)
+		return TCX_NEXT;
+	facts.is_forwarded = ctx->ingress_ifindex != 0;
+	pod = bpf_map_lookup_elem(&ambit_pods, &facts.cookie);
+	if (pod)
+		facts.pod_state = pod->state;
+	if (facts.owner == OWNER_TCP && full && facts.packet.kind == PACKET_TCP &&
+	    is_opening(&facts.packet))
+		facts_of_opening(ctx, full, &facts);
+
+	switch (decide_guard(&facts)) {
+	case GUARD_PASS:
+		return TCX_NEXT;
+	case GUARD_DROP_SYN:
+		count(COUNT_DROP_GUARD_SYN);
+		break;
+	case GUARD_DROP_PEER:
+		count(COUNT_DROP_GUARD_PEER);
+		break;
+	case GUARD_DROP_HANDMADE:
+		count(COUNT_DROP_GUARD_HANDMADE);
+		break;
+	case GUARD_DROP_FORWARDED:
+		count(COUNT_DROP_GUARD_FORWARDED);
+		break;
+	case GUARD_DROP_UNOWNED:
+		count(COUNT_DROP_GUARD_UNOWNED);
+		break;
+	case GUARD_DROP_UNREADABLE:
+		count(COUNT_DROP_GUARD_UNREADABLE);
+		break;
+	case GUARD_DROP_UNKNOWN:
+		count(COUNT_DROP_GUARD_UNKNOWN);
+		break;
+	}
+	return TCX_DROP;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -28,6 +28,15 @@ static __always_inline int unbind_device(struct bpf_sock_addr *ctx)
 	return bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, none, sizeof(none)) == 0;
 }
 
+/* True for a socket on which the agent wrote that it proves the pod's way. A pod cannot write
+ * notes. */
+static __always_inline int is_canary(struct bpf_sock_addr *ctx)
+{
+	struct socket *socket = bpf_sk_storage_get(&ambit_notes, ctx->sk, 0, 0);
+
+	return socket && socket->note.kind == NOTE_CANARY;
+}
+
 /* What is found out about one connect() of an enrolled pod on its way to a decision. */
 struct dial {
 	struct address destination;
@@ -127,6 +136,7 @@ static __always_inline int redirect(struct bpf_sock_addr *ctx, struct address *d
 	facts.pod_state = pod->state;
 	facts.is_tcp = ctx->protocol == IPPROTO_TCP;
 	facts.is_agent = is_agent();
+	facts.is_canary = facts.is_agent && facts.is_tcp && is_canary(ctx);
 	facts.is_own = is_own_address(cookie, destination);
 
 	switch (decide_connect(&facts)) {
@@ -146,18 +156,18 @@ static __always_inline int redirect(struct bpf_sock_addr *ctx, struct address *d
 		break;
 	}
 
-	route = route_of(&dial, pod);
+	route = facts.is_canary ? ROUTE_AGENT : route_of(&dial, pod);
 	if (route == ROUTE_AGENT && !unbind_device(ctx)) {
 		count(COUNT_DROP_BOUND_TO_DEVICE);
 		return REFUSE;
 	}
-	if (!take_note(ctx, &dial, note_of_route(route)))
+	if (!take_note(ctx, &dial, facts.is_canary ? NOTE_CANARY : note_of_route(route)))
 		return REFUSE;
 	if (route == ROUTE_AGENT) {
 		capture_address(destination, address_is_v4(destination));
 		*port = CAPTURE_PORT;
 		*rewritten = 1;
-		count(COUNT_REDIRECTED);
+		count(facts.is_canary ? COUNT_CANARY : COUNT_REDIRECTED);
 		return PROCEED;
 	}
 	if (dial.chosen) {

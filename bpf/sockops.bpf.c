@@ -62,6 +62,7 @@ static __always_inline void file_note(struct bpf_sock_ops *ctx)
 	}
 	if (!note_travels(&facts))
 		return;
+	facts.note.kind = kind_when_filed(facts.note.kind);
 	if (bpf_map_update_elem(&ambit_flows, &key, &facts.note, BPF_ANY)) {
 		count(COUNT_DROP_FLOW_NOT_FILED);
 		return;

@@ -25,6 +25,7 @@ Example:
 Environment:
   AMBIT_LOG_LEVEL       trace, debug, info (default), warn, error
   AMBIT_DRAIN_SECONDS   how long running connections may go on after SIGTERM, default 5
+  AMBIT_PROVE_SECONDS   how often each pod is proved to be protected, default 5
   AMBIT_FEATURES_OFF    kernel features to treat as missing, by name, separated by commas
 `
 

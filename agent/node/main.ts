@@ -23,6 +23,9 @@ import { configDump } from './observe/dump.ts'
 import { Flows } from './observe/flow.ts'
 import { Refusals } from './observe/refusals.ts'
 import { agentMetrics, type AgentParts } from './observe/metrics.ts'
+import { Canaries } from './prove/canaries.ts'
+import { proofMetrics } from './prove/metrics.ts'
+import { Prover } from './prove/prover.ts'
 import { ownCgroupId } from './redirect/descriptors.ts'
 import { openRedirect } from './redirect/redirect.ts'
 import { Tunnels } from './tunnel/tunnels.ts'
@@ -30,25 +33,33 @@ import { Tunnels } from './tunnel/tunnels.ts'
 /** What a drain may take beyond the time running connections get: the state is written, sockets are closed. */
 const STOP_MARGIN_MS = 5_000
 
+interface Times {
+  readonly drainMs: number
+  readonly proveMs: number
+}
+
 /** Runs until SIGTERM or SIGINT; resolves with the exit code. */
 export async function main(argv: string[]): Promise<number> {
   const flags = parseFlags(argv)
   if (typeof flags === 'number') return flags
   const log = openLog({ program: 'agent' })
-  let drainMs: number
+  let times: Times
   try {
-    drainMs = envInteger('AMBIT_DRAIN_SECONDS', 5, { min: 0, max: 3_600 }) * 1_000
+    times = {
+      drainMs: envInteger('AMBIT_DRAIN_SECONDS', 5, { min: 0, max: 3_600 }) * 1_000,
+      proveMs: envInteger('AMBIT_PROVE_SECONDS', 5, { min: 1, max: 3_600 }) * 1_000,
+    }
   } catch (error) {
     log.fatal(messageOf(error))
     return 1
   }
   const lifecycle = new Lifecycle({
-    deadlineMs: drainMs + STOP_MARGIN_MS,
+    deadlineMs: times.drainMs + STOP_MARGIN_MS,
     onProblem: (step, error) => log.error({ step, error: messageOf(error) }, 'a step of the stop failed'),
   })
   const off = lifecycle.onSignals()
   try {
-    await start(flags, log, lifecycle, drainMs)
+    await start(flags, log, lifecycle, times)
   } catch (error) {
     log.fatal({ code: error instanceof AmbitError ? error.code : undefined }, messageOf(error))
     await lifecycle.stop('the start failed')
@@ -62,7 +73,8 @@ export async function main(argv: string[]): Promise<number> {
   return clean ? 0 : 1
 }
 
-async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, drainMs: number): Promise<void> {
+async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times: Times): Promise<void> {
+  const { drainMs, proveMs } = times
   const clock = systemClock
   const version = readVersion()
   const metrics = new Metrics('agent', version)
@@ -131,6 +143,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, drain
   })
   lifecycle.onStop('certificates', () => certificates.close())
 
+  const canaries = new Canaries()
   const running = new Tunnels({
     node: flags.node,
     transport,
@@ -140,8 +153,19 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, drain
     flows: new Flows(new TcpMetrics(metrics), new Refusals(metrics), accessLog, clock),
     clock,
     log: log.child({ room: 'tunnel' }),
+    canaries,
   })
   tunnels = running
+  const prover = new Prover({
+    redirect,
+    transport,
+    canaries,
+    relisten: (uid, listeners) => running.relisten(uid, listeners),
+    clock,
+    log: log.child({ room: 'prove' }),
+    intervalMs: proveMs,
+  })
+  prover.start()
 
   const enrolled = await startEnrollment({
     node: flags.node,
@@ -151,18 +175,26 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, drain
     stateDir: flags.stateDir,
     log: log.child({ room: 'enroll' }),
     clock,
-    onEnrolled: (pod, listeners) => running.addPod(pod, listeners),
-    onUnenrolled: (pod) => running.removePod(pod.uid),
+    async onEnrolled(pod, listeners) {
+      await running.addPod(pod, listeners)
+      prover.add(pod)
+    },
+    async onUnenrolled(pod) {
+      prover.remove(pod.uid)
+      await running.removePod(pod.uid)
+    },
   })
   enrollment = enrolled
   // Stopped first to last in reverse: no pod comes or goes while connections drain.
   lifecycle.onStop('tunnels', () => running.drain(drainMs))
   lifecycle.onStop('enrolment', () => enrolled.close())
+  lifecycle.onStop('proofs', () => prover.close())
   lifecycle.onStop('not ready any more', () => readiness.drain())
   void enrolled.settled().then(() => podsEnrolled.done())
 
   const parts: AgentParts = { redirect, tunnels: running, enrollment: enrolled, certificates, control }
   agentMetrics(metrics, parts)
+  proofMetrics(metrics, prover, clock)
   const facts = { version, node: flags.node, config: { ...flags } }
   const measured = await openAdmin({ listen: flags.metrics, routes: metricsRoutes(metrics), localOnly: false, log })
   lifecycle.onStop('metrics', () => measured.close())

@@ -79,6 +79,9 @@ enum counter {
 	COUNT_DROP_GUARD_UNREADABLE,
 	/* guard: TCP where the namespace has the program but no entry in pods */
 	COUNT_DROP_GUARD_UNKNOWN,
+	/* connect: the agent's own, to prove that a pod's way is in order; later it counts as any
+	 */
+	COUNT_CANARY,
 	COUNTERS,
 };
 

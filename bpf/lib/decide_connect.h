@@ -13,7 +13,9 @@ struct connect_facts {
 	__u8 is_own;
 	/* enum pod_state, 0 if the namespace is not enrolled */
 	__u8 pod_state;
-	__u16 padding;
+	/* The agent's own socket, which is to go a pod's way. */
+	__u8 is_canary;
+	__u8 padding;
 };
 
 enum connect_verdict {
@@ -28,7 +30,7 @@ static __always_inline enum connect_verdict decide_connect(const struct connect_
 {
 	if (!facts->is_tcp || facts->pod_state == 0)
 		return CONNECT_PASS;
-	if (facts->is_agent)
+	if (facts->is_agent && !facts->is_canary)
 		return CONNECT_PASS_AGENT;
 	if (facts->pod_state == POD_PASSING)
 		return CONNECT_PASS;

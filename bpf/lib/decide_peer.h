@@ -43,10 +43,16 @@ static __always_inline int note_travels(const struct peer_facts *facts)
 {
 	if (facts->note.kind == NOTE_ON_BEHALF)
 		return 1;
-	if (facts->note.kind == NOTE_DIALLED)
+	if (facts->note.kind == NOTE_DIALLED || facts->note.kind == NOTE_CANARY)
 		return is_capture_address(&facts->peer, facts->port);
 	/* Nobody is attested under an address of another. */
 	return facts->note.kind == NOTE_DIRECT && goes_to_chosen(facts) && facts->source_is_own;
+}
+
+/* What a note is filed as: from here on nothing tells a canary from a pod's connection. */
+static __always_inline __u16 kind_when_filed(__u16 kind)
+{
+	return kind == NOTE_CANARY ? NOTE_DIALLED : kind;
 }
 
 /* What a note becomes on the accepted socket. */

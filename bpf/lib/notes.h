@@ -26,6 +26,9 @@ enum note_kind {
 	NOTE_PASSED,
 	/* Filed for the kubelet's connections. */
 	NOTE_KUBELET,
+	/* On a connecting socket of the agent's own, written by the agent: it is captured as a
+	   pod's would be, to prove that a pod's is. */
+	NOTE_CANARY,
 };
 
 struct note {

@@ -67,7 +67,7 @@ int test_peer(struct peer_case *input)
 
 	input->answered = answer_is_note(&facts);
 	input->travels = note_travels(&facts);
-	input->accepted_kind = kind_when_accepted(facts.note.kind);
+	input->accepted_kind = kind_when_accepted(kind_when_filed(facts.note.kind));
 	return 0;
 }
 

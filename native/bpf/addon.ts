@@ -62,6 +62,8 @@ export interface NativeInfo {
   /** Programs: while statistics were enabled. */
   readonly runs: bigint
   readonly runNanoseconds: bigint
+  /** Programs: nanoseconds since boot. */
+  readonly loadedAt: bigint
   /** Links: program id, attach type, cgroup id, netns inode or interface index. */
   readonly programId: number
   readonly attachType: number
@@ -134,6 +136,8 @@ export interface Native {
   ): number
   /** A descriptor of a map by its id (needs CAP_SYS_ADMIN). */
   mapById(id: number): number
+  /** A descriptor of a program by its id (needs CAP_SYS_ADMIN). */
+  programById(id: number): number
   mapLookup(fd: number, key: Uint8Array, value: Uint8Array): number
   mapTake(fd: number, key: Uint8Array, value: Uint8Array): number
   mapUpdate(fd: number, key: Uint8Array, value: Uint8Array, flags: number): number
@@ -185,6 +189,7 @@ export interface Native {
   interfaces(netns: number): NativeInterface[] | number
   socketIn(options: NativeSocketOptions): number | { errno: number; syscall: string }
   socketCookie(fd: number): bigint | number
+  socketListens(fd: number): number
   socketName(fd: number, peer: boolean): Uint8Array | number
   socketPair(): [number, number] | number
   sendFds(socket: number, bytes: Uint8Array, fds: readonly number[]): number

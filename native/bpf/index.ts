@@ -40,6 +40,7 @@ export {
   sendFds,
   socketCookie,
   socketIn,
+  socketListens,
   socketName,
   socketPair,
 } from './sockets.ts'

@@ -100,6 +100,11 @@ export class Program {
     return this.#info().id
   }
 
+  /** When it was loaded, in nanoseconds since boot. */
+  get loadedAt(): bigint {
+    return this.#info().loadedAt
+  }
+
   /** Instructions the verifier went through to accept the program, a measure of its work (kernel 5.16, before it 0). */
   get verifiedInstructions(): number {
     return this.#info().instructions

@@ -120,6 +120,11 @@ export function socketCookie(fd: number): bigint {
   return cookie
 }
 
+/** SO_ACCEPTCONN: whether the socket is listening, as it stops when someone shuts it down or destroys it. */
+export function socketListens(fd: number): boolean {
+  return check(native().socketListens(fd), 'SO_ACCEPTCONN', `Asking whether socket ${fd} listens`) === 1
+}
+
 /** The socket's own address (getsockname). v4-mapped addresses are given as IPv4, with `mapped` set. */
 export function socketName(fd: number): SocketAddress {
   return nameOf(fd, false)

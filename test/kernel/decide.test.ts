@@ -54,7 +54,9 @@ describe('the kernel’s decisions', () => {
       is_agent: 0,
       is_own: 0,
       pod_state: CAPTURED,
+      is_canary: 0,
     }
+    const canary = { is_agent: 1, is_canary: 1 }
     it.each([
       { what: 'TCP of a captured pod', facts: {}, verdict: 'CONNECT_CAPTURE' },
       { what: 'the same over IPv6', facts: { destination: 'fd00::1' }, verdict: 'CONNECT_CAPTURE' },
@@ -64,6 +66,8 @@ describe('the kernel’s decisions', () => {
       { what: 'a pod on its way in or out', facts: { pod_state: PASSING }, verdict: 'CONNECT_PASS' },
       { what: 'what is not TCP', facts: { is_tcp: 0 }, verdict: 'CONNECT_PASS' },
       { what: 'the agent', facts: { is_agent: 1 }, verdict: 'CONNECT_PASS_AGENT' },
+      { what: 'the agent’s canary', facts: canary, verdict: 'CONNECT_CAPTURE' },
+      { what: 'a canary of a pod on its way out', facts: { ...canary, pod_state: PASSING }, verdict: 'CONNECT_PASS' },
       { what: 'the agent to loopback', facts: { is_agent: 1, destination: '::1' }, verdict: 'CONNECT_PASS_AGENT' },
       { what: 'loopback', facts: { destination: '127.0.0.1' }, verdict: 'CONNECT_PASS_LOCAL' },
       { what: 'the far end of 127/8', facts: { destination: '127.255.255.254' }, verdict: 'CONNECT_PASS_LOCAL' },
@@ -296,11 +300,13 @@ describe('the kernel’s decisions', () => {
 
     it('lets only captured and delivering sockets’ notes travel, each as what it means at the other end', () => {
       expect(peer(noteKinds.dialled, {})).toMatchObject({ travels: 1, accepted_kind: noteKinds.captured })
+      expect(peer(noteKinds.canary, {})).toMatchObject({ travels: 1, accepted_kind: noteKinds.captured })
       expect(peer(noteKinds.onBehalf, { peer: '10.1.0.5', port: 80 })).toMatchObject({
         travels: 1,
         accepted_kind: noteKinds.client,
       })
       expect(peer(noteKinds.dialled, { port: 2 }).travels).toBe(0)
+      expect(peer(noteKinds.canary, { port: 2 }).travels).toBe(0)
       expect(peer(noteKinds.captured, {}).travels).toBe(0)
       expect(peer(noteKinds.client, {}).travels).toBe(0)
     })

@@ -251,7 +251,12 @@ function removeCgroup(path: string): boolean {
   for (const entry of readdirSync(path, { withFileTypes: true }))
     if (entry.isDirectory() && !removeCgroup(`${path}/${entry.name}`)) return false
   for (const pid of readFileSync(`${path}/cgroup.procs`, 'utf8').split('\n')) {
-    if (pid !== '' && Number(pid) !== process.pid) process.kill(Number(pid), 'SIGKILL')
+    if (pid === '' || Number(pid) === process.pid) continue
+    try {
+      process.kill(Number(pid), 'SIGKILL')
+    } catch {
+      // It ended by itself meanwhile.
+    }
   }
   try {
     rmdirSync(path)

@@ -1,6 +1,7 @@
 // What the rest of the agent asks of the kernel half: enrol a pod, learn where a captured connection wanted to go, make
 // sockets inside a pod's namespace. The implementation (redirect.ts) is the only code of the agent that touches native/bpf.
 import type { Endpoint } from '../../io/connection.ts'
+import type { Checks } from './checks.ts'
 
 /** A pod that can be captured. */
 export interface PodHandle {
@@ -131,7 +132,7 @@ export interface Redirect {
 }
 
 /** The same with the tables that let the kernel decide by itself, and the guards. */
-export interface NodeRedirect extends Redirect {
+export interface NodeRedirect extends Redirect, Checks {
   /** Brings the guards up to date with the interfaces the pod has by now. Cheap where nothing has changed: for a reconciler. */
   guard(uid: string): Promise<GuardReport>
   readonly tables: TableWriter

@@ -16,6 +16,7 @@ export const noteKinds = {
   attested: 6,
   passed: 7,
   kubelet: 8,
+  canary: 9,
 } as const
 
 const NOWHERE = { bytes: new Uint8Array(16) }
@@ -35,6 +36,11 @@ export function kernelAddress(text: string): { bytes: Uint8Array } {
 export function noteOnBehalf(client: Endpoint): Socket {
   const note = { ...emptyNote, address: kernelAddress(client.address), port: client.port, kind: noteKinds.onBehalf }
   return { note, tally: NOT_COUNTED }
+}
+
+/** The note that sends a socket of the agent's own a pod's way; where to says connect(). */
+export function noteCanary(): Socket {
+  return { note: { ...emptyNote, kind: noteKinds.canary }, tally: NOT_COUNTED }
 }
 
 /** Where the note says a captured connection wanted to go; undefined for a note of another kind. */

@@ -5,13 +5,14 @@ import { BpfError, closeFd, openPinnedLink, socketIn, socketName, type Link } fr
 import { AmbitError } from '../../base/errors.ts'
 import type { PodHandle, PodListeners } from './contract.ts'
 import { guardInterfaces, purgeGuards, releaseInterfaces } from './guards.ts'
+import { hold, type HeldLink } from './held.ts'
 import { kernelAddress } from './notes.ts'
 import { loadLookup, podPins, type NodePrograms } from './programs.ts'
 
 /** enum pod_state */
 const states = { passing: 1, captured: 2 } as const
 /** enum listener_kind: index in `listener_ports`. */
-const listenerKinds = ['outbound', 'hbone', 'plaintext'] as const
+export const listenerKinds = ['outbound', 'hbone', 'plaintext'] as const
 
 // Beyond the usual ephemeral range (ip_local_port_range ends at 60999) and beyond what programs listen on: the ports are
 // on loopback and mean nothing, but must not be in the way of an app that wants one of its own.
@@ -41,6 +42,18 @@ export function checkUid(uid: string): void {
   })
 }
 
+/** An enrolled pod as this agent put it into the kernel: what its checkup holds the kernel to. */
+export interface Enrolled {
+  readonly uid: string
+  readonly cookie: bigint
+  /** Keeps the namespace at hand for sockets made in it. */
+  readonly netns: number
+  addresses: readonly string[]
+  listeners: PodListeners
+  refusePlaintext: boolean
+  held: HeldLink
+}
+
 /** Makes the three listeners inside the namespace. They are dual-stack and answer on loopback only. */
 export function makeListeners(netns: number): PodListeners {
   const made: number[] = []
@@ -53,7 +66,7 @@ export function makeListeners(netns: number): PodListeners {
   return { outbound: made[0] as number, hbone: made[1] as number, plaintext: made[2] as number }
 }
 
-function makeListener(netns: number): number {
+export function makeListener(netns: number): number {
   for (let attempt = 1; ; attempt++) {
     const port = FIRST_PORT + Math.floor(Math.random() * PORTS)
     const listen = { backlog: BACKLOG }
@@ -87,32 +100,43 @@ export async function install(
   netns: number,
   listeners: PodListeners,
   guarded: boolean,
-): Promise<Link> {
-  const { ambit_pods, ambit_listeners } = programs.maps
+): Promise<Enrolled> {
+  const { ambit_pods } = programs.maps
   const before = ambit_pods.get(cookie)
-  const value = {
-    listener_ports: listenerKinds.map((kind) => socketName(listeners[kind]).port),
-    // An adopted pod keeps being captured meanwhile, and refuses plaintext if it did.
-    state: before?.state ?? states.passing,
-    refuse_plaintext: before?.refuse_plaintext ?? 0,
-    flags: before?.flags ?? 0,
-  }
-  listenerKinds.forEach((kind, index) => ambit_listeners.set({ cookie, kind: index }, listeners[kind]))
-  setAddresses(programs, cookie, pod.addresses)
-  ambit_pods.set(cookie, value)
-  const link = await attachLookup(pinRoot, pod.uid, cookie, netns)
+  const { uid, addresses } = pod
+  // An adopted pod keeps being captured meanwhile, and refuses plaintext if it did.
+  const refusePlaintext = before?.refuse_plaintext === 1
+  for (const kind of listenerKinds) setListener(programs, cookie, kind, listeners[kind])
+  setAddresses(programs, cookie, addresses)
+  const entry = { ...entryOf(listeners, refusePlaintext), flags: before?.flags ?? 0 }
+  ambit_pods.set(cookie, { ...entry, state: before?.state ?? states.passing })
+  const held = await attachLookup(pinRoot, uid, cookie, netns)
   try {
     if (guarded) await guardInterfaces(pinRoot, cookie, netns, true)
   } catch (error) {
-    link.close()
+    held.link.close()
     throw error
   }
-  ambit_pods.set(cookie, { ...value, state: states.captured })
-  return link
+  ambit_pods.set(cookie, entry)
+  return { uid, cookie, netns, addresses, listeners, refusePlaintext, held }
+}
+
+/** struct pod of a captured pod about which the tables (tables.ts) say nothing yet. */
+export function entryOf(listeners: PodListeners, refusePlaintext: boolean) {
+  return {
+    listener_ports: listenerKinds.map((kind) => socketName(listeners[kind]).port),
+    state: states.captured as number,
+    refuse_plaintext: refusePlaintext ? 1 : 0,
+    flags: 0,
+  }
+}
+
+export function setListener(programs: NodePrograms, cookie: bigint, kind: keyof PodListeners, fd: number): void {
+  programs.maps.ambit_listeners.set({ cookie, kind: listenerKinds.indexOf(kind) }, fd)
 }
 
 /** Adopts the namespace's pinned link if there is one and gives it this agent's program, else makes and pins one. */
-async function attachLookup(pinRoot: string, uid: string, cookie: bigint, netns: number): Promise<Link> {
+async function attachLookup(pinRoot: string, uid: string, cookie: bigint, netns: number): Promise<HeldLink> {
   const module = await loadLookup(pinRoot, cookie)
   const program = module.programs.ambit_lookup
   const pin = `${pinRoot}/pods/${cookie}-${uid}`
@@ -125,7 +149,7 @@ async function attachLookup(pinRoot: string, uid: string, cookie: bigint, netns:
         link.update(program)
         // The namespace was known under another uid: the name follows.
         if (path !== pin) renameSync(path, pin)
-        return link
+        return hold(link, program, pin)
       } catch (error) {
         link.close()
         if (!(error instanceof BpfError && error.code === 'ENOLINK')) throw error
@@ -135,7 +159,7 @@ async function attachLookup(pinRoot: string, uid: string, cookie: bigint, netns:
     const link = program.attachNetns(netns)
     try {
       link.pin(pin)
-      return link
+      return hold(link, program, pin)
     } catch (error) {
       link.close()
       throw error
@@ -186,9 +210,10 @@ export function purge(programs: NodePrograms, pinRoot: string): void {
 }
 
 /** Whether plaintext is refused by the kernel or handed to the agent. */
-export function setRefusePlaintext(programs: NodePrograms, cookie: bigint, refuse: boolean): void {
-  const value = programs.maps.ambit_pods.get(cookie)
-  if (value) programs.maps.ambit_pods.set(cookie, { ...value, refuse_plaintext: refuse ? 1 : 0 })
+export function setRefusePlaintext(programs: NodePrograms, pod: Enrolled, refuse: boolean): void {
+  const value = programs.maps.ambit_pods.get(pod.cookie)
+  if (value) programs.maps.ambit_pods.set(pod.cookie, { ...value, refuse_plaintext: refuse ? 1 : 0 })
+  pod.refusePlaintext = refuse
 }
 
 /** Makes the pod's own addresses exactly these. */

@@ -8,6 +8,7 @@ import {
   isBpffs,
   openObject,
   openPinnedLink,
+  type CgroupOrder,
   type Link,
   type Program,
 } from '../../../native/bpf/index.ts'
@@ -17,6 +18,7 @@ import { guardSchema } from '../../../native/bpf/gen/guard.ts'
 import { skLookupSchema } from '../../../native/bpf/gen/sk_lookup.ts'
 import { sockopsSchema } from '../../../native/bpf/gen/sockops.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
+import { hold, type HeldLink } from './held.ts'
 
 const BPFFS = '/sys/fs/bpf'
 
@@ -52,10 +54,18 @@ export type GuardModule = Awaited<ReturnType<typeof loadGuard>>
 export type LookupModule = Awaited<ReturnType<typeof loadLookup>>
 type NodeModules = Awaited<ReturnType<typeof loadNodeModules>>
 
+/** One program on a cgroup of the node, and the link that holds it there. */
+export interface Attachment {
+  readonly program: Program
+  readonly cgroup: string
+  readonly order: CgroupOrder
+  held: HeldLink
+}
+
 /** The node's programs and all maps, ready to use. */
 export interface NodePrograms {
   readonly maps: NodeModules['connect']['maps'] & LookupModule['maps']
-  readonly links: readonly Link[]
+  readonly attachments: readonly Attachment[]
   /** Closes this process's handles; what is pinned stays. */
   close(): void
 }
@@ -68,10 +78,10 @@ export interface NodePrograms {
 export async function openPrograms(cgroup: string, pinRoot: string): Promise<NodePrograms> {
   const id = cgroupId(cgroup)
   makePinFolders(pinRoot)
-  const links: Link[] = []
+  const attachments: Attachment[] = []
   const modules: { close(): void }[] = []
   const close = (): void => {
-    for (const link of links) link.close()
+    for (const { held } of attachments) held.link.close()
     for (const module of modules) module.close()
   }
   try {
@@ -82,12 +92,15 @@ export async function openPrograms(cgroup: string, pinRoot: string): Promise<Nod
     modules.push(lookup)
     const { ambit_peername4, ambit_peername6 } = node.getpeername.programs
     const { ambit_connect4, ambit_connect6 } = node.connect.programs
-    for (const program of [node.sockops.programs.ambit_sockops, ambit_peername4, ambit_peername6]) {
-      links.push(attach(program, cgroup, id, pinRoot, 'last'))
+    const put = (program: Program, order: CgroupOrder): void => {
+      const pin = `${pinRoot}/links/${program.name}`
+      const held = hold(attach(program, cgroup, id, pin, order), program, pin)
+      attachments.push({ program, cgroup, order, held })
     }
+    for (const program of [node.sockops.programs.ambit_sockops, ambit_peername4, ambit_peername6]) put(program, 'last')
     // First among the programs of this cgroup, so that the address is still the one the app dialled.
-    for (const program of [ambit_connect4, ambit_connect6]) links.push(attach(program, cgroup, id, pinRoot, 'first'))
-    return { maps: { ...node.connect.maps, ...lookup.maps }, links, close }
+    for (const program of [ambit_connect4, ambit_connect6]) put(program, 'first')
+    return { maps: { ...node.connect.maps, ...lookup.maps }, attachments, close }
   } catch (error) {
     close()
     throw refusal(error, pinRoot)
@@ -105,8 +118,7 @@ export function removePins(pinRoot: string): void {
   rmSync(pinRoot, { recursive: true, force: true })
 }
 
-function attach(program: Program, cgroup: string, id: bigint, pinRoot: string, order: 'first' | 'last'): Link {
-  const pin = `${pinRoot}/links/${program.name}`
+function attach(program: Program, cgroup: string, id: bigint, pin: string, order: CgroupOrder): Link {
   if (existsSync(pin)) {
     const adopted = openPinnedLink(pin)
     try {

@@ -1,22 +1,17 @@
 // The Redirect of contract.ts on the kernel programs of bpf/: opens or adopts them, enrols pods, answers what the agent asks
 // of a socket. The only door of the agent to native/bpf. Must not live here: which pods are to be enrolled, policy.
-import {
-  BpfError,
-  closeFd,
-  netnsCookie,
-  openNetns,
-  socketIn,
-  type Link,
-  type SocketInOptions,
-} from '../../../native/bpf/index.ts'
+import { BpfError, closeFd, netnsCookie, openNetns, socketIn, type SocketInOptions } from '../../../native/bpf/index.ts'
+import type { Socket } from '../../../native/bpf/gen/connect.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Endpoint } from '../../io/connection.ts'
 import { checkAgentCgroup, checkCgroup } from './cgroup.ts'
+import { checkNode, checkPod } from './checkup.ts'
+import type { Checkup, Repair } from './checks.ts'
 import type { Captured, GuardReport, NodeRedirect, PodHandle, PodListeners } from './contract.ts'
 import { readCounters } from './counters.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
 import { guardInterfaces } from './guards.ts'
-import { noteOnBehalf, originalDestinationOf } from './notes.ts'
+import { noteCanary, noteOnBehalf, originalDestinationOf } from './notes.ts'
 import {
   checkUid,
   install,
@@ -26,6 +21,7 @@ import {
   setAddresses,
   setRefusePlaintext,
   uninstall,
+  type Enrolled,
 } from './pods.ts'
 import { Tables } from './tables.ts'
 import { openPrograms, podPins, removePins, type NodePrograms } from './programs.ts'
@@ -44,14 +40,6 @@ export interface RedirectOptions {
 /** Agents remembered as exempt before stale ones are dropped; the map holds 64. */
 const AGENTS_KEPT = 16
 
-interface Enrolled {
-  readonly cookie: bigint
-  /** Keeps the namespace at hand for sockets made in it. */
-  readonly netns: number
-  readonly listeners: PodListeners
-  readonly link: Link
-}
-
 /**
  * Puts the kernel half in place, or adopts what an earlier agent pinned: its pods stay captured, and refuse connections
  * until they are enrolled again. Throws AmbitError REDIRECT_*.
@@ -64,7 +52,7 @@ export async function openRedirect(options: RedirectOptions): Promise<NodeRedire
   const programs = await openPrograms(options.cgroup, options.pinRoot)
   exempt(programs, options.agentCgroupIds)
   purge(programs, options.pinRoot)
-  return new KernelRedirect(programs, options.pinRoot, features)
+  return new KernelRedirect(programs, options, features)
 }
 
 /** Adds this agent's cgroups. A restarted pod has a new one, so those of agents long gone are dropped now and then. */
@@ -80,14 +68,16 @@ class KernelRedirect implements NodeRedirect {
   readonly tables: Tables
   readonly #programs: NodePrograms
   readonly #pinRoot: string
+  readonly #agents: readonly bigint[]
   readonly #pods = new Map<string, Enrolled>()
   /** Enrolments run one after the other: each is a few milliseconds, and two of one pod must never meet. */
   #tail: Promise<unknown> = Promise.resolve()
   #closed = false
 
-  constructor(programs: NodePrograms, pinRoot: string, features: Readonly<Record<string, boolean>>) {
+  constructor(programs: NodePrograms, options: RedirectOptions, features: Readonly<Record<string, boolean>>) {
     this.#programs = programs
-    this.#pinRoot = pinRoot
+    this.#pinRoot = options.pinRoot
+    this.#agents = options.agentCgroupIds
     this.features = features
     this.tables = new Tables(programs.maps, (uid) => this.#pods.get(uid)?.cookie)
   }
@@ -110,7 +100,7 @@ class KernelRedirect implements NodeRedirect {
   }
 
   setPlaintext(uid: string, mode: 'refuse' | 'judge'): void {
-    setRefusePlaintext(this.#programs, this.#known(uid).cookie, mode === 'refuse')
+    setRefusePlaintext(this.#programs, this.#known(uid), mode === 'refuse')
   }
 
   guard(uid: string): Promise<GuardReport> {
@@ -139,9 +129,25 @@ class KernelRedirect implements NodeRedirect {
       ...(options.source === undefined ? {} : { bind: { address: options.source } }),
     }
     const fd = socketIn(netns, wanted)
-    if (options.client === undefined) return fd
+    return options.client === undefined ? fd : this.#noted(fd, noteOnBehalf(options.client))
+  }
+
+  canary(uid: string, family: 4 | 6): number {
+    return this.#noted(socketIn(this.#known(uid).netns, { family }), noteCanary())
+  }
+
+  checkNode(): readonly Repair[] | 'succeeded' {
+    return checkNode(this.#programs, this.#pinRoot, this.#agents)
+  }
+
+  checkPod(uid: string): Promise<Checkup> {
+    return this.#inTurn(async () => checkPod(this.#programs, this.#pinRoot, this.#known(uid)))
+  }
+
+  /** The socket with a note on it; closed where that fails. */
+  #noted(fd: number, note: Socket): number {
     try {
-      this.#programs.maps.ambit_notes.set(fd, noteOnBehalf(options.client))
+      this.#programs.maps.ambit_notes.set(fd, note)
       return fd
     } catch (error) {
       closeFd(fd)
@@ -157,7 +163,7 @@ class KernelRedirect implements NodeRedirect {
     if (this.#closed) return
     this.#closed = true
     for (const enrolled of this.#pods.values()) {
-      enrolled.link.close()
+      enrolled.held.link.close()
       letGo(enrolled)
     }
     this.#pods.clear()
@@ -182,14 +188,15 @@ class KernelRedirect implements NodeRedirect {
         setAddresses(this.#programs, cookie, pod.addresses)
         if (this.#guards) await guardInterfaces(this.#pinRoot, cookie, old.netns, false)
         closeFd(netns)
+        old.addresses = pod.addresses
         return old.listeners
       }
       this.#checkNamespace(pod, cookie)
       if (old) this.#unenroll(pod.uid)
       const listeners = makeListeners(netns)
       try {
-        const link = await install(this.#programs, this.#pinRoot, pod, cookie, netns, listeners, this.#guards)
-        this.#pods.set(pod.uid, { cookie, netns, listeners, link })
+        const held = await install(this.#programs, this.#pinRoot, pod, cookie, netns, listeners, this.#guards)
+        this.#pods.set(pod.uid, held)
         return listeners
       } catch (error) {
         // Half enrolled stays refused or passing as it was; the next attempt starts over.
@@ -227,7 +234,7 @@ class KernelRedirect implements NodeRedirect {
   #unenroll(uid: string): void {
     const enrolled = this.#pods.get(uid)
     if (enrolled) {
-      uninstall(this.#programs, this.#pinRoot, enrolled.cookie, enrolled.link)
+      uninstall(this.#programs, this.#pinRoot, enrolled.cookie, enrolled.held.link)
       this.#pods.delete(uid)
       letGo(enrolled)
     }

@@ -8,6 +8,7 @@ import type { MeshView } from '../../mesh/state.ts'
 import type { Workload } from '../../mesh/workload.ts'
 import type { Certificates } from '../../pki/contract.ts'
 import type { Flows } from '../observe/flow.ts'
+import type { Canaries } from '../prove/canaries.ts'
 import type { Redirect } from '../redirect/contract.ts'
 
 export interface TunnelOptions {
@@ -21,6 +22,8 @@ export interface TunnelOptions {
   readonly flows: Flows
   readonly clock: Clock
   readonly log: Logger
+  /** Those in flight, recognised where they land. Default: none. */
+  readonly canaries?: Canaries
   /** [0, 1): chooses among equal endpoints. Default Math.random. */
   readonly random?: () => number
   /** A connection waits this long for its pod's workload or certificate. Default 5 000 ms, as ztunnel. */

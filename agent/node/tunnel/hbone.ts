@@ -22,6 +22,7 @@ import { baggageOf } from './baggage.ts'
 import type { TunnelContext } from './contract.ts'
 import { InboundConnectionBase, type InboundAsk } from './inbound.ts'
 import type { LocalPod } from './local-pod.ts'
+import { CanaryLanded } from './tls.ts'
 
 /** As HBONE has it: PING after 10 s of silence, 20 s for an answer. */
 export const KEEPALIVE = { keepaliveMs: 10_000, keepaliveTimeoutMs: 20_000 } as const
@@ -45,6 +46,7 @@ export function hboneServer(context: TunnelContext, pod: LocalPod): Http2Server 
           pod.refused('inbound', 'protocol', session.connection.info.peer.address, error.message)
       },
       onRefused(_connection, error) {
+        if (error?.cause instanceof CanaryLanded) return
         const late = error instanceof AmbitError && error.code === 'IO_HANDSHAKE_TIMEOUT'
         const reason = refusalOf(error) ?? (late ? 'handshake_timeout' : 'handshake')
         pod.refused('inbound', reason, '', messageOf(error))

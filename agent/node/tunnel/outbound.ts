@@ -75,6 +75,10 @@ export class OutboundHandler extends FirstSide implements ConnectionHandler {
       connection.abort('refused')
       return
     }
+    if (this.#context.canaries.landedOutbound(this.#pod.uid, wanted)) {
+      connection.abort('cancel')
+      return
+    }
     const carried = new OutboundConnection(this.#context, this.#pool, this.#pod, connection, info.peer, wanted)
     connection.slot = carried
     carried.begin()

@@ -60,6 +60,13 @@ export class ClientTls implements TlsSettings {
   }
 }
 
+/** Ends the handshake of a canary, which has arrived with its first flight. No refusal, and nobody's failure. */
+export class CanaryLanded extends Error {
+  constructor() {
+    super('a canary has landed')
+  }
+}
+
 /** Server side, for one pod: its workload's certificate, and clients of the mesh's trust domain only. */
 export class ServerTls implements TlsSettings {
   readonly alpn = ALPN
@@ -75,7 +82,8 @@ export class ServerTls implements TlsSettings {
     return this.#context.certificates.trust()
   }
 
-  certificate(): KeyPair | Promise<KeyPair> {
+  certificate(serverName: string): KeyPair | Promise<KeyPair> {
+    if (this.#context.canaries.landedInbound(this.#pod.uid, serverName)) throw new CanaryLanded()
     const { workload } = this.#pod
     return workload ? certificateOf(this.#context, identityOf(workload)) : this.#awaited()
   }

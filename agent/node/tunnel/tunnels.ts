@@ -3,11 +3,13 @@
 import type { Timer } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { Http2Server } from '../../http/http2/index.ts'
+import type { ListenOptions } from '../../io/connection.ts'
 import { TunnelPool } from '../../http/hbone/pool.ts'
 import { formatIdentity, sameIdentity, type Identity } from '../../mesh/identity.ts'
 import { plaintextMode } from '../../mesh/plaintext-mode.ts'
 import { identityOf } from '../../mesh/workload.ts'
 import type { RegisteredPod } from '../enroll/contract.ts'
+import { Canaries } from '../prove/canaries.ts'
 import type { PodListeners } from '../redirect/contract.ts'
 import type { AgentTarget, TunnelContext, TunnelOptions } from './contract.ts'
 import { hboneServer, KEEPALIVE } from './hbone.ts'
@@ -54,6 +56,7 @@ export class Tunnels {
       random: options.random ?? Math.random,
       waitMs,
       connectMs: options.connectMs ?? 10_000,
+      canaries: options.canaries ?? new Canaries(),
       until: (test) => this.#wait.until(test),
     }
     this.#context = context
@@ -83,18 +86,36 @@ export class Tunnels {
     const server = hboneServer(context, local)
     const held: Held = { local, server, identity: undefined, mode: 'judge' }
     this.#pods.set(pod.uid, held)
-    const { transport } = context
     try {
-      local.listeners.push(
-        await transport.listen({ fd: listeners.outbound, handler: new OutboundHandler(context, this.#pool, local) }),
-        await transport.listen({ fd: listeners.hbone, handler: server, tls: new ServerTls(context, local) }),
-        await transport.listen({ fd: listeners.plaintext, handler: new PlaintextHandler(context, local) }),
-      )
+      await this.#listen(held, listeners)
     } catch (error) {
       await this.removePod(pod.uid)
       throw error
     }
     this.#follow(held)
+  }
+
+  /** Accepts on these listeners from now on and on the old ones no more; connections stay. For a pod that is gone it does nothing. */
+  async relisten(uid: string, listeners: PodListeners): Promise<void> {
+    const held = this.#pods.get(uid)
+    if (!held || this.#draining) return
+    const before = held.local.listeners.splice(0)
+    try {
+      await this.#listen(held, listeners)
+    } finally {
+      for (const listener of before) await listener.stop()
+    }
+    if (this.#pods.get(uid) !== held || this.#draining) for (const late of held.local.listeners) await late.stop()
+  }
+
+  async #listen({ local, server }: Held, listeners: PodListeners): Promise<void> {
+    const context = this.#context
+    const each: ListenOptions[] = [
+      { fd: listeners.outbound, handler: new OutboundHandler(context, this.#pool, local) },
+      { fd: listeners.hbone, handler: server, tls: new ServerTls(context, local) },
+      { fd: listeners.plaintext, handler: new PlaintextHandler(context, local) },
+    ]
+    for (const options of each) local.listeners.push(await context.transport.listen(options))
   }
 
   /** Ends a pod's connections and lets go of its listeners. */

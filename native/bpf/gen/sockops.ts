@@ -196,7 +196,8 @@ export const Counter = {
   COUNT_DROP_GUARD_UNOWNED: 31,
   COUNT_DROP_GUARD_UNREADABLE: 32,
   COUNT_DROP_GUARD_UNKNOWN: 33,
-  COUNTERS: 34,
+  COUNT_CANARY: 34,
+  COUNTERS: 35,
 } as const
 
 /** Names, types and layout of sockops.bpf.o, for openObject. */

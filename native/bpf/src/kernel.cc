@@ -144,7 +144,8 @@ Napi::Value Info(const Napi::CallbackInfo& info) {
     Put(out, name, 0);
   out["name"] = Napi::String::New(env, "");
   out["tag"] = Napi::String::New(env, "");
-  for (const char* name : {"target", "runs", "runNanoseconds"}) out[name] = Napi::BigInt::New(env, uint64_t{0});
+  for (const char* name : {"target", "loadedAt", "runs", "runNanoseconds"})
+    out[name] = Napi::BigInt::New(env, uint64_t{0});
   if (kind == "map") {
     bpf_map_info map = {};
     uint32_t size = sizeof(map);
@@ -169,6 +170,7 @@ Napi::Value Info(const Napi::CallbackInfo& info) {
     Put(out, "instructions", program.verified_insns);
     out["runs"] = Napi::BigInt::New(env, static_cast<uint64_t>(program.run_cnt));
     out["runNanoseconds"] = Napi::BigInt::New(env, static_cast<uint64_t>(program.run_time_ns));
+    out["loadedAt"] = Napi::BigInt::New(env, static_cast<uint64_t>(program.load_time));
     out["name"] = Napi::String::New(env, program.name);
     out["tag"] = Napi::String::New(env, tag);
   } else {

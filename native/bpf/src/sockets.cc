@@ -210,6 +210,13 @@ Napi::Value SocketCookie(const Napi::CallbackInfo& info) {
   return Napi::BigInt::New(info.Env(), cookie);
 }
 
+Napi::Value SocketListens(const Napi::CallbackInfo& info) {
+  int listens = 0;
+  socklen_t size = sizeof(listens);
+  if (getsockopt(Int(info, 0), SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0) return Outcome(info.Env(), -1);
+  return Direct(info.Env(), listens);
+}
+
 Napi::Value SocketName(const Napi::CallbackInfo& info) {
   sockaddr_storage address = {};
   socklen_t size = sizeof(address);
@@ -298,6 +305,7 @@ void DefineSockets(Napi::Env env, Napi::Object exports) {
   exports["interfaces"] = Napi::Function::New(env, Interfaces);
   exports["socketIn"] = Napi::Function::New(env, SocketIn);
   exports["socketCookie"] = Napi::Function::New(env, SocketCookie);
+  exports["socketListens"] = Napi::Function::New(env, SocketListens);
   exports["socketName"] = Napi::Function::New(env, SocketName);
   exports["socketPair"] = Napi::Function::New(env, SocketPair);
   exports["sendFds"] = Napi::Function::New(env, SendFds);

@@ -240,6 +240,7 @@ export interface ConnectFacts {
   is_agent: number
   is_own: number
   pod_state: number
+  is_canary: number
 }
 export const ConnectFacts: Codec<ConnectFacts> = {
   size: 24,
@@ -250,6 +251,7 @@ export const ConnectFacts: Codec<ConnectFacts> = {
     is_agent: c.u8.read(view, at + 19),
     is_own: c.u8.read(view, at + 20),
     pod_state: c.u8.read(view, at + 21),
+    is_canary: c.u8.read(view, at + 22),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.destination)
@@ -258,6 +260,7 @@ export const ConnectFacts: Codec<ConnectFacts> = {
     c.u8.write(view, at + 19, value.is_agent)
     c.u8.write(view, at + 20, value.is_own)
     c.u8.write(view, at + 21, value.pod_state)
+    c.u8.write(view, at + 22, value.is_canary)
   },
 }
 
@@ -465,6 +468,7 @@ export const NoteKind = {
   NOTE_ATTESTED: 6,
   NOTE_PASSED: 7,
   NOTE_KUBELET: 8,
+  NOTE_CANARY: 9,
 } as const
 
 /** enum route */
@@ -501,7 +505,7 @@ export const decideSchema = {
     settings: { size: 8, members: { flags: 0 } },
     workload: { size: 16, members: { cookie: 0, generation: 8, class: 12 } },
     address_case: { size: 24, members: { address: 0, v4: 16, loopback: 17, unspecified: 18, link_local: 19 } },
-    connect_facts: { size: 24, members: { destination: 0, port: 16, is_tcp: 18, is_agent: 19, is_own: 20, pod_state: 21 } },
+    connect_facts: { size: 24, members: { destination: 0, port: 16, is_tcp: 18, is_agent: 19, is_own: 20, pod_state: 21, is_canary: 22 } },
     connect_case: { size: 32, members: { facts: 0, verdict: 24 } },
     lookup_facts: { size: 56, members: { remote: 0, local: 16, local_port: 32, flow: 34, remote_is_own: 36, verdict: 37, pod: 40 } },
     lookup_case: { size: 64, members: { facts: 0, verdict: 56 } },

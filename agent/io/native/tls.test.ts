@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
-import { connect as netConnect } from 'node:net'
+import { connect as netConnect, createServer } from 'node:net'
 import { connect as tlsConnect, createServer as tlsServer } from 'node:tls'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { nativeIo } from '../../../native/io/index.ts'
@@ -77,6 +77,42 @@ describe('TLS over native sockets', () => {
     expect(server.events).toEqual(['close'])
     expect(server.error).toBe(refusal)
     expect(client.ended).toBe(false)
+  })
+
+  it('leaves Node’s own TLS in this process alone when a handshake is refused half way', async () => {
+    const { listener } = await listen({
+      tls: tlsOf(() => {
+        throw new Error('no certificate today')
+      }),
+    })
+    const echo = tlsServer({ cert: serverPair.certificate, key: serverPair.key }, (socket) => socket.pipe(socket))
+    await new Promise<void>((resolve) => echo.listen(0, '127.0.0.1', resolve))
+    const { port } = echo.address() as { port: number }
+    // The hello of a real client, sent from a bare socket, so that no TLS of Node's own comes in between.
+    const hello = await new Promise<Buffer>((resolve) => {
+      const server = createServer((socket) => socket.once('data', resolve))
+      server.listen(0, '127.0.0.1', () => {
+        const { port: at } = server.address() as { port: number }
+        const bare = tlsConnect({ host: '127.0.0.1', port: at, ALPNProtocols: ['h2'] })
+        bare.on('error', () => server.close())
+        setTimeout(() => bare.destroy(), 100)
+      })
+    })
+    const talk = tlsConnect({ host: '127.0.0.1', port, rejectUnauthorized: false })
+    const problems: Error[] = []
+    talk.on('error', (error) => problems.push(error))
+    await new Promise((resolve) => talk.once('secureConnect', resolve))
+    for (let round = 0; round < 30; round++) {
+      const refused = netConnect(listener.address.port, '127.0.0.1', () => refused.write(hello))
+      refused.resume().on('error', () => undefined)
+      talk.write('ping')
+      await new Promise((resolve) => refused.once('close', resolve))
+      talk.write('pong')
+      await new Promise((resolve) => setTimeout(resolve, 2))
+    }
+    expect(problems).toEqual([])
+    talk.destroy()
+    echo.close()
   })
 
   it('refuses a client without a certificate, and one of another root', async () => {

@@ -294,6 +294,8 @@ TlsState::~TlsState() {
   SSL_set_quiet_shutdown(ssl, 1);
   SSL_shutdown(ssl);
   SSL_free(ssl);
+  // The queue of errors is the thread's, and Node's own TLS takes what it finds there for its own.
+  ERR_clear_error();
   tls_count--;
 }
 

@@ -233,6 +233,7 @@ void Engine::Settle(Conn* conn) {
       conn->tls->shutdown_sent = true;
       ERR_clear_error();
       SSL_shutdown(conn->tls->ssl);
+      ERR_clear_error();
       if (!SendCipher(conn)) return;
       if (!conn->tls->cipher.empty()) return;  // a few bytes of close_notify wait for the next EPOLLOUT
     }

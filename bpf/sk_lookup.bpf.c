@@ -4,6 +4,7 @@
  */
 #include "lib/counters.h"
 #include "lib/decide_lookup.h"
+#include "lib/edges.h"
 #include "lib/flows.h"
 #include "lib/listeners.h"
 
@@ -43,6 +44,30 @@ static __always_inline int assign(struct bpf_sk_lookup *ctx, enum listener_kind 
 	}
 	count(assigned);
 	return SK_PASS;
+}
+
+/* Counts a direct connection that is refused, and tells the end that dialled why. */
+static __always_inline void refuse_direct(struct note *flow, enum refusal refusal)
+{
+	struct edge_key key = {};
+	struct note accepted;
+
+	if (!flow)
+		return;
+	flow->refusal = refusal;
+	accepted = *flow;
+	accepted.kind = NOTE_ATTESTED;
+	edge_of_note(&key, &accepted, netns_cookie, EDGE_SAME_NODE, 1, 0);
+	account_refused(&key, refusal);
+}
+
+static __always_inline void refuse_plaintext(const struct address *client)
+{
+	struct edge_key key = {.cookie = netns_cookie, .direction = EDGE_INBOUND};
+
+	if (is_known(client))
+		key.remote = *client;
+	account_refused(&key, REFUSAL_PLAINTEXT);
 }
 
 SEC("sk_lookup")
@@ -98,15 +123,18 @@ int ambit_lookup(struct bpf_sk_lookup *ctx)
 			      COUNT_DROP_NO_PLAINTEXT_LISTENER);
 	case LOOKUP_REFUSE_PLAINTEXT:
 		count(COUNT_DROP_PLAINTEXT_REFUSED);
+		refuse_plaintext(&facts.remote);
 		return SK_DROP;
 	case LOOKUP_REFUSE_DIALLED:
 		count(COUNT_DROP_LISTENER_DIALLED);
 		return SK_DROP;
 	case LOOKUP_REFUSE_DENIED:
 		count(COUNT_DROP_POLICY_DENIED);
+		refuse_direct(flow, REFUSAL_POLICY);
 		return SK_DROP;
 	case LOOKUP_REFUSE_NO_VERDICT:
 		count(COUNT_DROP_NO_VERDICT);
+		refuse_direct(flow, REFUSAL_NO_VERDICT);
 		return SK_DROP;
 	case LOOKUP_REFUSE_UNKNOWN:
 		break;

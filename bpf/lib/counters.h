@@ -82,6 +82,11 @@ enum counter {
 	/* connect: the agent's own, to prove that a pod's way is in order; later it counts as any
 	 */
 	COUNT_CANARY,
+	/* sockops, sk_lookup: no room for another edge, it is counted on the one for all others */
+	COUNT_EDGES_FULL,
+	/* sockops: an ended connection is not in the flow log, which has had its share of this
+	   second or is full */
+	COUNT_FLOWS_NOT_LOGGED,
 	COUNTERS,
 };
 

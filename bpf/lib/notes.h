@@ -29,6 +29,21 @@ enum note_kind {
 	/* On a connecting socket of the agent's own, written by the agent: it is captured as a
 	   pod's would be, to prove that a pod's is. */
 	NOTE_CANARY,
+	/* On the agent's connecting socket of a tunnel, written by the agent: `client` is the pod
+	   it is for, `address` and `port` where it leads. */
+	NOTE_TUNNEL,
+};
+
+/* Why a connection was refused by the kernel's half. Append only. */
+enum refusal {
+	REFUSAL_NONE,
+	/* A policy says so. */
+	REFUSAL_POLICY,
+	/* The table of policies has no answer: it was replaced meanwhile. */
+	REFUSAL_NO_VERDICT,
+	/* Plaintext from outside, where only the mesh is let in. */
+	REFUSAL_PLAINTEXT,
+	REFUSALS,
 };
 
 struct note {
@@ -43,16 +58,25 @@ struct note {
 	__u16 kind;
 	/* 0: none was chosen */
 	__u16 chosen_port;
-	__u16 padding;
+	/* enum refusal; on a flow: why the other end refused it */
+	__u16 refusal;
 };
 
-/* What a socket was counted for so far. */
+/* What counting needs to remember of a socket; the numbers themselves are the kernel's. */
 struct tally {
-	__u64 sent;
-	__u64 received;
-	__u64 folded_at;
-	__u32 retransmits;
-	__u32 state;
+	/* bpf_ktime_get_ns: dialled or accepted. */
+	__u64 opened_ns;
+	/* Its round-trip time was last taken. */
+	__u64 sampled_ns;
+	/* Of the socket's own namespace. */
+	__u64 cookie;
+	/* It is to be counted when it ends. */
+	__u8 running;
+	/* enum edge_security */
+	__u8 security;
+	/* The endpoint is in a table. */
+	__u8 known;
+	__u8 padding[5];
 };
 
 /* One allocation for each socket of an enrolled pod. */

@@ -2,6 +2,7 @@
 /* The decisions as programs of their own, for BPF_PROG_TEST_RUN: facts in, verdict out in the same
  * struct. Tests: test/kernel/decide.kernel.test.ts. */
 #include "../lib/decide_connect.h"
+#include "../lib/decide_count.h"
 #include "../lib/decide_lookup.h"
 #include "../lib/decide_peer.h"
 #include "../lib/decide_route.h"
@@ -68,6 +69,48 @@ int test_peer(struct peer_case *input)
 	input->answered = answer_is_note(&facts);
 	input->travels = note_travels(&facts);
 	input->accepted_kind = kind_when_accepted(kind_when_filed(facts.note.kind));
+	return 0;
+}
+
+struct count_case {
+	struct stream_facts facts;
+	__u64 sent;
+	__u64 taken;
+	__u32 bucket;
+	__u8 open;
+	__u8 padding[3];
+};
+
+SEC("syscall")
+int test_count(struct count_case *input)
+{
+	struct stream_facts facts = input->facts;
+
+	input->sent = bytes_sent(&facts);
+	input->taken = bytes_taken(&facts);
+	input->bucket = rtt_bucket(facts.srtt_us);
+	input->open = is_open(facts.state);
+	return 0;
+}
+
+struct edge_case {
+	struct note note;
+	__u64 cookie;
+	__u8 security;
+	__u8 known;
+	__u8 served;
+	__u8 padding[5];
+	struct edge_key key;
+};
+
+SEC("syscall")
+int test_edge(struct edge_case *input)
+{
+	struct note note = input->note;
+	struct edge_key key = {};
+
+	edge_of_note(&key, &note, input->cookie, input->security, input->known, input->served);
+	input->key = key;
 	return 0;
 }
 

@@ -54,6 +54,7 @@ export const helpers = {
   get_current_ancestor_cgroup_id: 123,
   sk_assign: 124,
   ringbuf_output: 130,
+  skc_to_tcp_sock: 137,
   set_retval: 187,
 } as const
 

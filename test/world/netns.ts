@@ -46,6 +46,9 @@ export interface Answer {
   readonly port?: number
   readonly data?: string
   readonly packets?: readonly SeenPacket[]
+  readonly bytes?: number
+  readonly retransmits?: number
+  readonly rtt_us?: number
 }
 
 /** A packet that arrived where `watch` of packets.py listens. */

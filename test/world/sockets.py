@@ -148,6 +148,47 @@ def send(ask):
     return {}
 
 
+def write(ask):
+    """Sends so many bytes."""
+    sockets[ask["socket"]].sendall(bytes(ask["bytes"]))
+    return {}
+
+
+def read(ask):
+    """Receives so many bytes, or all until the end, and tells how many."""
+    sock = sockets[ask["socket"]]
+    wanted = ask.get("bytes")
+    total = 0
+    while wanted is None or total < wanted:
+        chunk = sock.recv(65536 if wanted is None else min(65536, wanted - total))
+        if not chunk:
+            break
+        total += len(chunk)
+    return {"bytes": total}
+
+
+def info(ask):
+    """What the kernel says of the connection (struct tcp_info): retransmitted segments, smoothed round-trip time."""
+    data = sockets[ask["socket"]].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    word = lambda at: int.from_bytes(data[at : at + 4], sys.byteorder)
+    return {"rtt_us": word(68), "retransmits": word(100)}
+
+
+def shutdown(ask):
+    sockets[ask["socket"]].shutdown(socket.SHUT_WR)
+    return {}
+
+
+def reset(ask):
+    """Closes with a reset instead of the orderly end."""
+    import struct
+
+    sock = sockets.pop(ask["socket"])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    return {}
+
+
 def close(ask):
     sockets.pop(ask["socket"]).close()
     return {}
@@ -163,6 +204,11 @@ OPS = {
     "accept": accept,
     "receive": receive,
     "send": send,
+    "write": write,
+    "read": read,
+    "info": info,
+    "shutdown": shutdown,
+    "reset": reset,
     "close": close,
     "true_peer": true_peer,
     "peer": lambda ask: name(sockets[ask["socket"]].getpeername()),

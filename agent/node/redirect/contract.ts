@@ -105,6 +105,86 @@ export interface GuardReport {
   readonly added: readonly string[]
 }
 
+/** Who talks to whom, as the kernel counts it. What the agent carries is not in here, but for its tunnels. */
+export interface KernelEdge {
+  readonly direction: 'outbound' | 'inbound'
+  /** `same_node`: plain, both ends attested by the kernel. `none`: plain. `tunnel`: the agent's own, outbound. */
+  readonly security: 'same_node' | 'none' | 'tunnel'
+  /** Uid of the pod whose sockets are counted; undefined if it was gone before this agent came. */
+  readonly pod: string | undefined
+  /** Inbound: uid of the pod of this node that dialled. */
+  readonly peer: string | undefined
+  /** Outbound: address of the endpoint; inbound without a peer: of the client. Undefined when it is in no table. */
+  readonly remote: string | undefined
+  /** What was dialled, where it is not the endpoint itself. */
+  readonly service: Endpoint | undefined
+  /** Of the server; 0: of no service, and nobody answered. */
+  readonly port: number
+  /** Takes what there was no room for. */
+  readonly overflow: boolean
+  /** Grow only, as long as the edge is held. */
+  readonly totals: EdgeTotals
+}
+
+/** Bytes are those of the apps, each once. */
+export interface EdgeTotals {
+  readonly opened: number
+  readonly closed: number
+  /** Dialled, and nobody answered. */
+  readonly failed: number
+  readonly refused: Readonly<Record<KernelRefusal, number>>
+  /** By the counted socket. */
+  readonly sent: number
+  readonly received: number
+  /** Segments. */
+  readonly retransmits: number
+  /** Smoothed round-trip times, one when a connection ends and every ten seconds or more while it is read. */
+  readonly rttSumUs: number
+  /** Samples up to `rttBoundsUs[i]`; the last one: all else. */
+  readonly rtt: Float64Array
+}
+
+/** Why the kernel refused: a policy, no verdict in the table, plaintext where only the mesh is let in. */
+export type KernelRefusal = 'policy' | 'no_verdict' | 'plaintext'
+
+/** A connection that the kernel handled alone, when it has ended, failed or been refused; told by the side that dialled. */
+export interface KernelFlow {
+  /** Uid of the pod that dialled. */
+  readonly pod: string | undefined
+  readonly security: KernelEdge['security']
+  readonly source: Endpoint
+  /** Where it went, or was to go. */
+  readonly destination: Endpoint
+  readonly dialled: Endpoint
+  readonly durationMs: number
+  readonly sent: number
+  readonly received: number
+  readonly retransmits: number
+  /** It never opened. */
+  readonly failed: boolean
+  /** Name of the errno it ended with, '' for a clean end. */
+  readonly error: string
+  readonly refusal: KernelRefusal | undefined
+}
+
+/** What the kernel counts and tells of connections it handles alone. */
+export interface KernelTelemetry {
+  /** All edges, read now. The objects stay the same from call to call. */
+  edges(): Iterable<KernelEdge>
+  /** Forgets edges that nothing has happened on for long, soon for pods that are gone; gives those it forgot. */
+  sweep(): readonly KernelEdge[]
+  /** The flow log from now on, some at a time. What is beyond its budget is counted in `counters`. */
+  onFlows(listener: (flows: readonly KernelFlow[]) => void): void
+}
+
+/** A socket in a pod's namespace. */
+export interface SocketOptions {
+  readonly family: 4 | 6
+  readonly client?: Endpoint
+  readonly source?: string
+  readonly tunnel?: Endpoint
+}
+
 export interface Redirect {
   /** Makes the listeners, attaches sk_lookup to the namespace, marks it enrolled. Idempotent per uid and namespace. Until listeners accept, connections queue. */
   enroll(pod: PodHandle): Promise<PodListeners>
@@ -118,9 +198,10 @@ export interface Redirect {
   originalDestination(fd: number): Captured | undefined
   /**
    * A non-blocking TCP socket inside the pod's namespace, not yet connected, for `Transport.connect({fd})`.
-   * `client`: the address the app shall see as its peer (getpeername, accept). `source`: local address to bind.
+   * `client`: the address the app shall see as its peer (getpeername, accept). `source`: local address to bind. `tunnel`: it is
+   * to be a tunnel to there, whose round-trip times and retransmits are counted.
    */
-  socket(uid: string, options: { family: 4 | 6; client?: Endpoint; source?: string }): number
+  socket(uid: string, options: SocketOptions): number
   /** Totals since load, by name: `redirected`, `delivered`, … and `dropped.<reason>`. */
   counters(): Record<string, number>
   /** Feature name → supported, as probed (an override can say no). */
@@ -131,9 +212,10 @@ export interface Redirect {
   uninstall(): Promise<void>
 }
 
-/** The same with the tables that let the kernel decide by itself, and the guards. */
+/** The same with the tables that let the kernel decide by itself, the guards, and what the kernel then counts. */
 export interface NodeRedirect extends Redirect, Checks {
   /** Brings the guards up to date with the interfaces the pod has by now. Cheap where nothing has changed: for a reconciler. */
   guard(uid: string): Promise<GuardReport>
   readonly tables: TableWriter
+  readonly telemetry: KernelTelemetry
 }

@@ -35,6 +35,13 @@ export const needs: readonly Need[] = [
   { feature: 'helper:cgroup_sock_addr/sk_storage_get', purpose: 'to note the destination', from: 'Linux 5.8' },
   { feature: 'helper:sock_ops/sk_storage_get', purpose: 'to carry the destination', from: 'Linux 5.2' },
   { feature: 'helper:sk_lookup/sk_assign', purpose: 'to hand connections to the listeners', from: 'Linux 5.9' },
+  {
+    feature: 'btf',
+    purpose: 'to find the kernel’s counts of a connection',
+    from: 'Linux 5.2 with CONFIG_DEBUG_INFO_BTF',
+  },
+  { feature: 'helper:sock_ops/skc_to_tcp_sock', purpose: 'to read them', from: 'Linux 5.9' },
+  { feature: 'map:ringbuf', purpose: 'for the flow log', from: 'Linux 5.8' },
   { feature: 'link:cgroup', purpose: 'to stay attached while the agent is away', from: 'Linux 5.7' },
   { feature: 'netns_cookie', purpose: 'to tell the kernel which pods are enrolled', from: 'Linux 5.14' },
 ]

@@ -17,13 +17,22 @@ export const noteKinds = {
   passed: 7,
   kubelet: 8,
   canary: 9,
+  tunnel: 10,
 } as const
 
 const NOWHERE = { bytes: new Uint8Array(16) }
-const NOT_COUNTED: Tally = { sent: 0n, received: 0n, folded_at: 0n, retransmits: 0, state: 0 }
+const NOT_COUNTED: Tally = { opened_ns: 0n, sampled_ns: 0n, cookie: 0n, running: 0, security: 0, known: 0 }
 
 /** A struct note that says nothing, to be filled in. */
-export const emptyNote: Note = { address: NOWHERE, chosen: NOWHERE, client: 0n, port: 0, kind: 0, chosen_port: 0 }
+export const emptyNote: Note = {
+  address: NOWHERE,
+  chosen: NOWHERE,
+  client: 0n,
+  port: 0,
+  kind: 0,
+  chosen_port: 0,
+  refusal: 0,
+}
 
 /** struct address of an address in text form; throws REDIRECT_BAD_ADDRESS. */
 export function kernelAddress(text: string): { bytes: Uint8Array } {
@@ -41,6 +50,18 @@ export function noteOnBehalf(client: Endpoint): Socket {
 /** The note that sends a socket of the agent's own a pod's way; where to says connect(). */
 export function noteCanary(): Socket {
   return { note: { ...emptyNote, kind: noteKinds.canary }, tally: NOT_COUNTED }
+}
+
+/** The note by which a tunnel of the agent's, opened for the pod with this namespace, is counted. */
+export function noteTunnel(cookie: bigint, to: Endpoint): Socket {
+  const note = {
+    ...emptyNote,
+    address: kernelAddress(to.address),
+    port: to.port,
+    client: cookie,
+    kind: noteKinds.tunnel,
+  }
+  return { note, tally: NOT_COUNTED }
 }
 
 /** Where the note says a captured connection wanted to go; undefined for a note of another kind. */

@@ -5,22 +5,27 @@ import {
   BpfError,
   cgroupId,
   ensureBpffs,
+  hasFeature,
   isBpffs,
   openObject,
   openPinnedLink,
   type CgroupOrder,
   type Link,
   type Program,
+  type RingMap,
 } from '../../../native/bpf/index.ts'
 import { connectSchema } from '../../../native/bpf/gen/connect.ts'
 import { getpeernameSchema } from '../../../native/bpf/gen/getpeername.ts'
 import { guardSchema } from '../../../native/bpf/gen/guard.ts'
+import { liveSchema } from '../../../native/bpf/gen/live.ts'
 import { skLookupSchema } from '../../../native/bpf/gen/sk_lookup.ts'
 import { sockopsSchema } from '../../../native/bpf/gen/sockops.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
+import { edgeKeyText, edgeNumbers } from './edges.ts'
 import { hold, type HeldLink } from './held.ts'
 
 const BPFFS = '/sys/fs/bpf'
+const LIVE_FEATURE = 'iterator:bpf_sk_storage_map'
 
 /** The compiled programs, as bpf/build.sh leaves them. */
 function objectFile(name: string): string {
@@ -28,11 +33,26 @@ function objectFile(name: string): string {
 }
 
 /** Loads the node's programs; maps are adopted from pins or made and pinned. */
-async function loadNodeModules(pinRoot: string) {
+async function loadNodeModules(pinRoot: string, flowLogPerSecond: number) {
   const connect = await openObject(objectFile('connect'), connectSchema).load({ pinRoot })
   const getpeername = await openObject(objectFile('getpeername'), getpeernameSchema).load({ pinRoot })
-  const sockops = await openObject(objectFile('sockops'), sockopsSchema).load({ pinRoot })
+  const object = openObject(objectFile('sockops'), sockopsSchema)
+  object.rodata.flow_log_per_second = flowLogPerSecond
+  const sockops = await object.load({ pinRoot })
   return { connect, getpeername, sockops }
+}
+
+/** What edges are read from. Without the iterator a running connection is not seen before it ends. */
+async function loadEdges(pinRoot: string) {
+  const object = openObject(objectFile('live'), liveSchema)
+  object.programs.ambit_live.autoload = hasFeature(LIVE_FEATURE)
+  const module = await object.load({ pinRoot })
+  const edges = module.map(module.maps.ambit_edges.shape.name, edgeKeyText, edgeNumbers)
+  // The edge for all others, made first so that there is always room for it.
+  const others = '\0'.repeat(edgeKeyText.size)
+  if (!edges.has(others)) edges.set(others, new Float64Array(edgeNumbers.size / 8))
+  const live = hasFeature(LIVE_FEATURE) ? module.programs.ambit_live : undefined
+  return { module, edges, live, notes: module.maps.ambit_notes }
 }
 
 /** One copy of the sk_lookup program, for the namespace with this cookie. */
@@ -66,6 +86,10 @@ export interface Attachment {
 export interface NodePrograms {
   readonly maps: NodeModules['connect']['maps'] & LookupModule['maps']
   readonly attachments: readonly Attachment[]
+  /** What edges.ts reads. */
+  readonly telemetry: Awaited<ReturnType<typeof loadEdges>>
+  /** Where these programs tell of flows, and no others: its only reader is this agent. */
+  readonly flowLog: RingMap
   /** Closes this process's handles; what is pinned stays. */
   close(): void
 }
@@ -75,7 +99,7 @@ export interface NodePrograms {
  * connection meets half the machinery. Throws AmbitError REDIRECT_NO_BPFFS, REDIRECT_PIN_MISMATCH,
  * REDIRECT_LOAD_FAILED.
  */
-export async function openPrograms(cgroup: string, pinRoot: string): Promise<NodePrograms> {
+export async function openPrograms(cgroup: string, pinRoot: string, flowLogPerSecond: number): Promise<NodePrograms> {
   const id = cgroupId(cgroup)
   makePinFolders(pinRoot)
   const attachments: Attachment[] = []
@@ -85,11 +109,13 @@ export async function openPrograms(cgroup: string, pinRoot: string): Promise<Nod
     for (const module of modules) module.close()
   }
   try {
-    const node = await loadNodeModules(pinRoot)
+    const node = await loadNodeModules(pinRoot, flowLogPerSecond)
     modules.push(node.connect, node.getpeername, node.sockops)
     // Cookie 0 belongs to no namespace: this copy is for its maps, and to have the verifier's word before the first pod.
     const lookup = await loadLookup(pinRoot, 0n)
     modules.push(lookup)
+    const telemetry = await loadEdges(pinRoot)
+    modules.push(telemetry.module)
     const { ambit_peername4, ambit_peername6 } = node.getpeername.programs
     const { ambit_connect4, ambit_connect6 } = node.connect.programs
     const put = (program: Program, order: CgroupOrder): void => {
@@ -100,7 +126,8 @@ export async function openPrograms(cgroup: string, pinRoot: string): Promise<Nod
     for (const program of [node.sockops.programs.ambit_sockops, ambit_peername4, ambit_peername6]) put(program, 'last')
     // First among the programs of this cgroup, so that the address is still the one the app dialled.
     for (const program of [ambit_connect4, ambit_connect6]) put(program, 'first')
-    return { maps: { ...node.connect.maps, ...lookup.maps }, attachments, close }
+    const flowLog = node.sockops.maps.ambit_flow_log
+    return { maps: { ...node.connect.maps, ...lookup.maps }, attachments, telemetry, flowLog, close }
   } catch (error) {
     close()
     throw refusal(error, pinRoot)

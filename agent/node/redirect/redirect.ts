@@ -3,15 +3,26 @@
 import { BpfError, closeFd, netnsCookie, openNetns, socketIn, type SocketInOptions } from '../../../native/bpf/index.ts'
 import type { Socket } from '../../../native/bpf/gen/connect.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
-import type { Endpoint } from '../../io/connection.ts'
 import { checkAgentCgroup, checkCgroup } from './cgroup.ts'
 import { checkNode, checkPod } from './checkup.ts'
 import type { Checkup, Repair } from './checks.ts'
-import type { Captured, GuardReport, NodeRedirect, PodHandle, PodListeners } from './contract.ts'
+import type {
+  Captured,
+  GuardReport,
+  KernelEdge,
+  KernelFlow,
+  KernelTelemetry,
+  NodeRedirect,
+  PodHandle,
+  PodListeners,
+  SocketOptions,
+} from './contract.ts'
 import { readCounters } from './counters.ts'
+import { Edges } from './edges.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
+import { listenToFlows } from './flows.ts'
 import { guardInterfaces } from './guards.ts'
-import { noteCanary, noteOnBehalf, originalDestinationOf } from './notes.ts'
+import { noteCanary, noteOnBehalf, noteTunnel, originalDestinationOf } from './notes.ts'
 import {
   checkUid,
   install,
@@ -35,7 +46,15 @@ export interface RedirectOptions {
   readonly pinRoot: string
   /** Feature name → false: pretend the kernel lacks it. */
   readonly features?: Readonly<Record<string, boolean>>
+  /** Events of the flow log a second, FLOW_LOG_PER_SECOND; 0: none. */
+  readonly flowLogPerSecond?: number
 }
+
+/** A line costs the agent some ten microseconds: a hundredth of a core at most. */
+export const FLOW_LOG_PER_SECOND = 1_000
+
+/** Pods whose namespace is remembered, those of this node and some that are gone. */
+const NAMES_KEPT = 8_192
 
 /** Agents remembered as exempt before stale ones are dropped; the map holds 64. */
 const AGENTS_KEPT = 16
@@ -49,7 +68,8 @@ export async function openRedirect(options: RedirectOptions): Promise<NodeRedire
   requireNeeds(features)
   checkCgroup(options.cgroup)
   checkAgentCgroup(options.cgroup, options.agentCgroupIds)
-  const programs = await openPrograms(options.cgroup, options.pinRoot)
+  const flowLogPerSecond = options.flowLogPerSecond ?? FLOW_LOG_PER_SECOND
+  const programs = await openPrograms(options.cgroup, options.pinRoot, flowLogPerSecond)
   exempt(programs, options.agentCgroupIds)
   purge(programs, options.pinRoot)
   return new KernelRedirect(programs, options, features)
@@ -66,6 +86,10 @@ function exempt(programs: NodePrograms, ids: readonly bigint[]): void {
 class KernelRedirect implements NodeRedirect {
   readonly features: Readonly<Record<string, boolean>>
   readonly tables: Tables
+  readonly telemetry: KernelTelemetry
+  /** Cookie of a namespace → uid, also of pods that are gone: their last connections have yet to be counted. */
+  readonly #names = new Map<bigint, string>()
+  #flows: { close(): void } | undefined
   readonly #programs: NodePrograms
   readonly #pinRoot: string
   readonly #agents: readonly bigint[]
@@ -80,6 +104,16 @@ class KernelRedirect implements NodeRedirect {
     this.#agents = options.agentCgroupIds
     this.features = features
     this.tables = new Tables(programs.maps, (uid) => this.#pods.get(uid)?.cookie)
+    const podOf = (cookie: bigint): string | undefined => this.#names.get(cookie)
+    const edges = new Edges(programs.telemetry, podOf, () => performance.now())
+    this.telemetry = {
+      edges: (): Iterable<KernelEdge> => edges.read(),
+      sweep: () => edges.sweep((uid) => this.#pods.has(uid)),
+      onFlows: (listener: (flows: readonly KernelFlow[]) => void) => {
+        this.#flows?.close()
+        this.#flows = listenToFlows(programs.flowLog, podOf, listener)
+      },
+    }
   }
 
   enroll(pod: PodHandle): Promise<PodListeners> {
@@ -122,14 +156,16 @@ class KernelRedirect implements NodeRedirect {
     }
   }
 
-  socket(uid: string, options: { family: 4 | 6; client?: Endpoint; source?: string }): number {
-    const { netns } = this.#known(uid)
+  socket(uid: string, options: SocketOptions): number {
+    const { netns, cookie } = this.#known(uid)
     const wanted: SocketInOptions = {
       family: options.family,
       ...(options.source === undefined ? {} : { bind: { address: options.source } }),
     }
     const fd = socketIn(netns, wanted)
-    return options.client === undefined ? fd : this.#noted(fd, noteOnBehalf(options.client))
+    const { client, tunnel } = options
+    if (client !== undefined) return this.#noted(fd, noteOnBehalf(client))
+    return tunnel === undefined ? fd : this.#noted(fd, noteTunnel(cookie, tunnel))
   }
 
   canary(uid: string, family: 4 | 6): number {
@@ -162,6 +198,7 @@ class KernelRedirect implements NodeRedirect {
   close(): void {
     if (this.#closed) return
     this.#closed = true
+    this.#flows?.close()
     for (const enrolled of this.#pods.values()) {
       enrolled.held.link.close()
       letGo(enrolled)
@@ -197,6 +234,7 @@ class KernelRedirect implements NodeRedirect {
       try {
         const held = await install(this.#programs, this.#pinRoot, pod, cookie, netns, listeners, this.#guards)
         this.#pods.set(pod.uid, held)
+        this.#remember(cookie, pod.uid)
         return listeners
       } catch (error) {
         // Half enrolled stays refused or passing as it was; the next attempt starts over.
@@ -210,6 +248,13 @@ class KernelRedirect implements NodeRedirect {
         cause: error,
       })
     }
+  }
+
+  #remember(cookie: bigint, uid: string): void {
+    this.#names.delete(cookie)
+    this.#names.set(cookie, uid)
+    const [oldest] = this.#names.keys()
+    if (this.#names.size > NAMES_KEPT && oldest !== undefined) this.#names.delete(oldest)
   }
 
   /** A namespace belongs to one pod, and never to the node: capturing the node's traffic would capture everything. */

@@ -135,6 +135,7 @@ export interface Note {
   port: number
   kind: number
   chosen_port: number
+  refusal: number
 }
 export const Note: Codec<Note> = {
   size: 48,
@@ -145,6 +146,7 @@ export const Note: Codec<Note> = {
     port: c.u16.read(view, at + 40),
     kind: c.u16.read(view, at + 42),
     chosen_port: c.u16.read(view, at + 44),
+    refusal: c.u16.read(view, at + 46),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.address)
@@ -153,34 +155,38 @@ export const Note: Codec<Note> = {
     c.u16.write(view, at + 40, value.port)
     c.u16.write(view, at + 42, value.kind)
     c.u16.write(view, at + 44, value.chosen_port)
+    c.u16.write(view, at + 46, value.refusal)
   },
 }
 
 /** struct tally, 32 bytes. */
 export interface Tally {
-  sent: bigint
-  received: bigint
-  folded_at: bigint
-  retransmits: number
-  state: number
+  opened_ns: bigint
+  sampled_ns: bigint
+  cookie: bigint
+  running: number
+  security: number
+  known: number
 }
 export const Tally: Codec<Tally> = {
   size: 32,
   read: (view, at) => ({
-    sent: c.u64.read(view, at),
-    received: c.u64.read(view, at + 8),
-    folded_at: c.u64.read(view, at + 16),
-    retransmits: c.u32.read(view, at + 24),
-    state: c.u32.read(view, at + 28),
+    opened_ns: c.u64.read(view, at),
+    sampled_ns: c.u64.read(view, at + 8),
+    cookie: c.u64.read(view, at + 16),
+    running: c.u8.read(view, at + 24),
+    security: c.u8.read(view, at + 25),
+    known: c.u8.read(view, at + 26),
   }),
   write: (view, at, value) => {
-    c.u64.write(view, at, value.sent)
-    c.u64.write(view, at + 8, value.received)
-    c.u64.write(view, at + 16, value.folded_at)
-    c.u32.write(view, at + 24, value.retransmits)
-    c.u32.write(view, at + 28, value.state)
+    c.u64.write(view, at, value.opened_ns)
+    c.u64.write(view, at + 8, value.sampled_ns)
+    c.u64.write(view, at + 16, value.cookie)
+    c.u8.write(view, at + 24, value.running)
+    c.u8.write(view, at + 25, value.security)
+    c.u8.write(view, at + 26, value.known)
   },
-  add: (a, b) => ({ sent: a.sent + b.sent, received: a.received + b.received, folded_at: a.folded_at + b.folded_at, retransmits: a.retransmits + b.retransmits, state: a.state + b.state }),
+  add: (a, b) => ({ opened_ns: a.opened_ns + b.opened_ns, sampled_ns: a.sampled_ns + b.sampled_ns, cookie: a.cookie + b.cookie, running: a.running + b.running, security: a.security + b.security, known: a.known + b.known }),
 }
 
 /** struct socket, 80 bytes. */
@@ -361,7 +367,9 @@ export const Counter = {
   COUNT_DROP_GUARD_UNREADABLE: 32,
   COUNT_DROP_GUARD_UNKNOWN: 33,
   COUNT_CANARY: 34,
-  COUNTERS: 35,
+  COUNT_EDGES_FULL: 35,
+  COUNT_FLOWS_NOT_LOGGED: 36,
+  COUNTERS: 37,
 } as const
 
 /** Names, types and layout of connect.bpf.o, for openObject. */
@@ -391,8 +399,8 @@ export const connectSchema = {
     backend: { size: 24, members: { address: 0, port: 16 } },
     affinity: { size: 40, members: { backend: 0, used_ns: 24, version: 32 } },
     backend_key: { size: 32, members: { service: 0, version: 24, index: 28 } },
-    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44 } },
-    tally: { size: 32, members: { sent: 0, received: 8, folded_at: 16, retransmits: 24, state: 28 } },
+    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44, refusal: 46 } },
+    tally: { size: 32, members: { opened_ns: 0, sampled_ns: 8, cookie: 16, running: 24, security: 25, known: 26 } },
     socket: { size: 80, members: { note: 0, tally: 48 } },
     pod: { size: 16, members: { listener_ports: 0, state: 6, refuse_plaintext: 7, flags: 8 } },
     policy_key: { size: 16, members: { client: 0, port: 8, protocol: 10 } },

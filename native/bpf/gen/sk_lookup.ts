@@ -36,6 +36,80 @@ export const PodAddress: Codec<PodAddress> = {
   },
 }
 
+/** struct edge_key, 56 bytes. */
+export interface EdgeKey {
+  cookie: bigint
+  peer: bigint
+  remote: Address
+  service: Address
+  port: number
+  service_port: number
+  direction: number
+  security: number
+}
+export const EdgeKey: Codec<EdgeKey> = {
+  size: 56,
+  read: (view, at) => ({
+    cookie: c.u64.read(view, at),
+    peer: c.u64.read(view, at + 8),
+    remote: Address.read(view, at + 16),
+    service: Address.read(view, at + 32),
+    port: c.u16.read(view, at + 48),
+    service_port: c.u16.read(view, at + 50),
+    direction: c.u8.read(view, at + 52),
+    security: c.u8.read(view, at + 53),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.cookie)
+    c.u64.write(view, at + 8, value.peer)
+    Address.write(view, at + 16, value.remote)
+    Address.write(view, at + 32, value.service)
+    c.u16.write(view, at + 48, value.port)
+    c.u16.write(view, at + 50, value.service_port)
+    c.u8.write(view, at + 52, value.direction)
+    c.u8.write(view, at + 53, value.security)
+  },
+}
+
+const u64Array4 = c.array(c.u64, 4)
+
+const u64Array17 = c.array(c.u64, 17)
+
+/** struct edge, 216 bytes. */
+export interface Edge {
+  closed: bigint
+  failed: bigint
+  refused: bigint[]
+  sent: bigint
+  received: bigint
+  retransmits: bigint
+  rtt_sum_us: bigint
+  rtt: bigint[]
+}
+export const Edge: Codec<Edge> = {
+  size: 216,
+  read: (view, at) => ({
+    closed: c.u64.read(view, at),
+    failed: c.u64.read(view, at + 8),
+    refused: u64Array4.read(view, at + 16),
+    sent: c.u64.read(view, at + 48),
+    received: c.u64.read(view, at + 56),
+    retransmits: c.u64.read(view, at + 64),
+    rtt_sum_us: c.u64.read(view, at + 72),
+    rtt: u64Array17.read(view, at + 80),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.closed)
+    c.u64.write(view, at + 8, value.failed)
+    u64Array4.write(view, at + 16, value.refused)
+    c.u64.write(view, at + 48, value.sent)
+    c.u64.write(view, at + 56, value.received)
+    c.u64.write(view, at + 64, value.retransmits)
+    c.u64.write(view, at + 72, value.rtt_sum_us)
+    u64Array17.write(view, at + 80, value.rtt)
+  },
+}
+
 /** struct flow_key, 48 bytes. */
 export interface FlowKey {
   cookie: bigint
@@ -70,6 +144,7 @@ export interface Note {
   port: number
   kind: number
   chosen_port: number
+  refusal: number
 }
 export const Note: Codec<Note> = {
   size: 48,
@@ -80,6 +155,7 @@ export const Note: Codec<Note> = {
     port: c.u16.read(view, at + 40),
     kind: c.u16.read(view, at + 42),
     chosen_port: c.u16.read(view, at + 44),
+    refusal: c.u16.read(view, at + 46),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.address)
@@ -88,6 +164,7 @@ export const Note: Codec<Note> = {
     c.u16.write(view, at + 40, value.port)
     c.u16.write(view, at + 42, value.kind)
     c.u16.write(view, at + 44, value.chosen_port)
+    c.u16.write(view, at + 46, value.refusal)
   },
 }
 
@@ -111,29 +188,32 @@ export const ListenerKey: Codec<ListenerKey> = {
 
 /** struct tally, 32 bytes. */
 export interface Tally {
-  sent: bigint
-  received: bigint
-  folded_at: bigint
-  retransmits: number
-  state: number
+  opened_ns: bigint
+  sampled_ns: bigint
+  cookie: bigint
+  running: number
+  security: number
+  known: number
 }
 export const Tally: Codec<Tally> = {
   size: 32,
   read: (view, at) => ({
-    sent: c.u64.read(view, at),
-    received: c.u64.read(view, at + 8),
-    folded_at: c.u64.read(view, at + 16),
-    retransmits: c.u32.read(view, at + 24),
-    state: c.u32.read(view, at + 28),
+    opened_ns: c.u64.read(view, at),
+    sampled_ns: c.u64.read(view, at + 8),
+    cookie: c.u64.read(view, at + 16),
+    running: c.u8.read(view, at + 24),
+    security: c.u8.read(view, at + 25),
+    known: c.u8.read(view, at + 26),
   }),
   write: (view, at, value) => {
-    c.u64.write(view, at, value.sent)
-    c.u64.write(view, at + 8, value.received)
-    c.u64.write(view, at + 16, value.folded_at)
-    c.u32.write(view, at + 24, value.retransmits)
-    c.u32.write(view, at + 28, value.state)
+    c.u64.write(view, at, value.opened_ns)
+    c.u64.write(view, at + 8, value.sampled_ns)
+    c.u64.write(view, at + 16, value.cookie)
+    c.u8.write(view, at + 24, value.running)
+    c.u8.write(view, at + 25, value.security)
+    c.u8.write(view, at + 26, value.known)
   },
-  add: (a, b) => ({ sent: a.sent + b.sent, received: a.received + b.received, folded_at: a.folded_at + b.folded_at, retransmits: a.retransmits + b.retransmits, state: a.state + b.state }),
+  add: (a, b) => ({ opened_ns: a.opened_ns + b.opened_ns, sampled_ns: a.sampled_ns + b.sampled_ns, cookie: a.cookie + b.cookie, running: a.running + b.running, security: a.security + b.security, known: a.known + b.known }),
 }
 
 /** struct socket, 80 bytes. */
@@ -214,6 +294,42 @@ export const PolicyRow: Codec<PolicyRow> = {
   add: (a, b) => ({ verdict: a.verdict + b.verdict }),
 }
 
+/** struct settings, 8 bytes. */
+export interface Settings {
+  flags: number
+}
+export const Settings: Codec<Settings> = {
+  size: 8,
+  read: (view, at) => ({
+    flags: c.u32.read(view, at),
+  }),
+  write: (view, at, value) => {
+    c.u32.write(view, at, value.flags)
+  },
+  add: (a, b) => ({ flags: a.flags + b.flags }),
+}
+
+/** struct workload, 16 bytes. */
+export interface Workload {
+  cookie: bigint
+  generation: number
+  class: number
+}
+export const Workload: Codec<Workload> = {
+  size: 16,
+  read: (view, at) => ({
+    cookie: c.u64.read(view, at),
+    generation: c.u32.read(view, at + 8),
+    class: c.u8.read(view, at + 12),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.cookie)
+    c.u32.write(view, at + 8, value.generation)
+    c.u8.write(view, at + 12, value.class)
+  },
+  add: (a, b) => ({ cookie: a.cookie + b.cookie, generation: a.generation + b.generation, class: a.class + b.class }),
+}
+
 /** enum counter */
 export const Counter = {
   COUNT_REDIRECTED: 0,
@@ -251,7 +367,9 @@ export const Counter = {
   COUNT_DROP_GUARD_UNREADABLE: 32,
   COUNT_DROP_GUARD_UNKNOWN: 33,
   COUNT_CANARY: 34,
-  COUNTERS: 35,
+  COUNT_EDGES_FULL: 35,
+  COUNT_FLOWS_NOT_LOGGED: 36,
+  COUNTERS: 37,
 } as const
 
 /** Names, types and layout of sk_lookup.bpf.o, for openObject. */
@@ -262,25 +380,33 @@ export const skLookupSchema = {
     ambit_addresses: { kind: 'hash', key: PodAddress, value: c.u32 },
     ambit_agents: { kind: 'hash', key: c.u64, value: c.u32 },
     ambit_counters: { kind: 'percpu_array', key: c.u32, value: c.u64 },
+    ambit_edges: { kind: 'hash', key: EdgeKey, value: Edge },
     ambit_flows: { kind: 'lru_hash', key: FlowKey, value: Note },
     ambit_listeners: { kind: 'sockhash', key: ListenerKey, value: c.u64 },
     ambit_notes: { kind: 'sk_storage', key: c.i32, value: Socket },
     ambit_pods: { kind: 'hash', key: c.u64, value: Pod },
     ambit_policies: { kind: 'hash_of_maps', key: c.u64, value: c.u32, inner: { kind: 'hash', key: PolicyKey, value: PolicyRow } },
+    ambit_settings: { kind: 'array', key: c.u32, value: Settings },
+    ambit_workloads: { kind: 'hash', key: Address, value: Workload },
   },
   rodata: {
     netns_cookie: c.u64,
+    no_edge: Edge,
   },
   layout: {
     address: { size: 16, members: { bytes: 0 } },
     pod_address: { size: 24, members: { cookie: 0, address: 8 } },
+    edge_key: { size: 56, members: { cookie: 0, peer: 8, remote: 16, service: 32, port: 48, service_port: 50, direction: 52, security: 53 } },
+    edge: { size: 216, members: { closed: 0, failed: 8, refused: 16, sent: 48, received: 56, retransmits: 64, rtt_sum_us: 72, rtt: 80 } },
     flow_key: { size: 48, members: { cookie: 0, source: 8, destination: 24, source_port: 40, destination_port: 42 } },
-    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44 } },
+    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44, refusal: 46 } },
     listener_key: { size: 16, members: { cookie: 0, kind: 8 } },
-    tally: { size: 32, members: { sent: 0, received: 8, folded_at: 16, retransmits: 24, state: 28 } },
+    tally: { size: 32, members: { opened_ns: 0, sampled_ns: 8, cookie: 16, running: 24, security: 25, known: 26 } },
     socket: { size: 80, members: { note: 0, tally: 48 } },
     pod: { size: 16, members: { listener_ports: 0, state: 6, refuse_plaintext: 7, flags: 8 } },
     policy_key: { size: 16, members: { client: 0, port: 8, protocol: 10 } },
     policy_row: { size: 4, members: { verdict: 0 } },
+    settings: { size: 8, members: { flags: 0 } },
+    workload: { size: 16, members: { cookie: 0, generation: 8, class: 12 } },
   },
 } as const satisfies ObjectSchema

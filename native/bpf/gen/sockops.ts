@@ -36,6 +36,98 @@ export const PodAddress: Codec<PodAddress> = {
   },
 }
 
+/** struct edge_key, 56 bytes. */
+export interface EdgeKey {
+  cookie: bigint
+  peer: bigint
+  remote: Address
+  service: Address
+  port: number
+  service_port: number
+  direction: number
+  security: number
+}
+export const EdgeKey: Codec<EdgeKey> = {
+  size: 56,
+  read: (view, at) => ({
+    cookie: c.u64.read(view, at),
+    peer: c.u64.read(view, at + 8),
+    remote: Address.read(view, at + 16),
+    service: Address.read(view, at + 32),
+    port: c.u16.read(view, at + 48),
+    service_port: c.u16.read(view, at + 50),
+    direction: c.u8.read(view, at + 52),
+    security: c.u8.read(view, at + 53),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.cookie)
+    c.u64.write(view, at + 8, value.peer)
+    Address.write(view, at + 16, value.remote)
+    Address.write(view, at + 32, value.service)
+    c.u16.write(view, at + 48, value.port)
+    c.u16.write(view, at + 50, value.service_port)
+    c.u8.write(view, at + 52, value.direction)
+    c.u8.write(view, at + 53, value.security)
+  },
+}
+
+const u64Array4 = c.array(c.u64, 4)
+
+const u64Array17 = c.array(c.u64, 17)
+
+/** struct edge, 216 bytes. */
+export interface Edge {
+  closed: bigint
+  failed: bigint
+  refused: bigint[]
+  sent: bigint
+  received: bigint
+  retransmits: bigint
+  rtt_sum_us: bigint
+  rtt: bigint[]
+}
+export const Edge: Codec<Edge> = {
+  size: 216,
+  read: (view, at) => ({
+    closed: c.u64.read(view, at),
+    failed: c.u64.read(view, at + 8),
+    refused: u64Array4.read(view, at + 16),
+    sent: c.u64.read(view, at + 48),
+    received: c.u64.read(view, at + 56),
+    retransmits: c.u64.read(view, at + 64),
+    rtt_sum_us: c.u64.read(view, at + 72),
+    rtt: u64Array17.read(view, at + 80),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.closed)
+    c.u64.write(view, at + 8, value.failed)
+    u64Array4.write(view, at + 16, value.refused)
+    c.u64.write(view, at + 48, value.sent)
+    c.u64.write(view, at + 56, value.received)
+    c.u64.write(view, at + 64, value.retransmits)
+    c.u64.write(view, at + 72, value.rtt_sum_us)
+    u64Array17.write(view, at + 80, value.rtt)
+  },
+}
+
+/** struct flow_budget, 16 bytes. */
+export interface FlowBudget {
+  second: bigint
+  used: bigint
+}
+export const FlowBudget: Codec<FlowBudget> = {
+  size: 16,
+  read: (view, at) => ({
+    second: c.u64.read(view, at),
+    used: c.u64.read(view, at + 8),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.second)
+    c.u64.write(view, at + 8, value.used)
+  },
+  add: (a, b) => ({ second: a.second + b.second, used: a.used + b.used }),
+}
+
 /** struct flow_key, 48 bytes. */
 export interface FlowKey {
   cookie: bigint
@@ -70,6 +162,7 @@ export interface Note {
   port: number
   kind: number
   chosen_port: number
+  refusal: number
 }
 export const Note: Codec<Note> = {
   size: 48,
@@ -80,6 +173,7 @@ export const Note: Codec<Note> = {
     port: c.u16.read(view, at + 40),
     kind: c.u16.read(view, at + 42),
     chosen_port: c.u16.read(view, at + 44),
+    refusal: c.u16.read(view, at + 46),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.address)
@@ -88,34 +182,38 @@ export const Note: Codec<Note> = {
     c.u16.write(view, at + 40, value.port)
     c.u16.write(view, at + 42, value.kind)
     c.u16.write(view, at + 44, value.chosen_port)
+    c.u16.write(view, at + 46, value.refusal)
   },
 }
 
 /** struct tally, 32 bytes. */
 export interface Tally {
-  sent: bigint
-  received: bigint
-  folded_at: bigint
-  retransmits: number
-  state: number
+  opened_ns: bigint
+  sampled_ns: bigint
+  cookie: bigint
+  running: number
+  security: number
+  known: number
 }
 export const Tally: Codec<Tally> = {
   size: 32,
   read: (view, at) => ({
-    sent: c.u64.read(view, at),
-    received: c.u64.read(view, at + 8),
-    folded_at: c.u64.read(view, at + 16),
-    retransmits: c.u32.read(view, at + 24),
-    state: c.u32.read(view, at + 28),
+    opened_ns: c.u64.read(view, at),
+    sampled_ns: c.u64.read(view, at + 8),
+    cookie: c.u64.read(view, at + 16),
+    running: c.u8.read(view, at + 24),
+    security: c.u8.read(view, at + 25),
+    known: c.u8.read(view, at + 26),
   }),
   write: (view, at, value) => {
-    c.u64.write(view, at, value.sent)
-    c.u64.write(view, at + 8, value.received)
-    c.u64.write(view, at + 16, value.folded_at)
-    c.u32.write(view, at + 24, value.retransmits)
-    c.u32.write(view, at + 28, value.state)
+    c.u64.write(view, at, value.opened_ns)
+    c.u64.write(view, at + 8, value.sampled_ns)
+    c.u64.write(view, at + 16, value.cookie)
+    c.u8.write(view, at + 24, value.running)
+    c.u8.write(view, at + 25, value.security)
+    c.u8.write(view, at + 26, value.known)
   },
-  add: (a, b) => ({ sent: a.sent + b.sent, received: a.received + b.received, folded_at: a.folded_at + b.folded_at, retransmits: a.retransmits + b.retransmits, state: a.state + b.state }),
+  add: (a, b) => ({ opened_ns: a.opened_ns + b.opened_ns, sampled_ns: a.sampled_ns + b.sampled_ns, cookie: a.cookie + b.cookie, running: a.running + b.running, security: a.security + b.security, known: a.known + b.known }),
 }
 
 /** struct socket, 80 bytes. */
@@ -160,6 +258,101 @@ export const Pod: Codec<Pod> = {
   },
 }
 
+/** struct settings, 8 bytes. */
+export interface Settings {
+  flags: number
+}
+export const Settings: Codec<Settings> = {
+  size: 8,
+  read: (view, at) => ({
+    flags: c.u32.read(view, at),
+  }),
+  write: (view, at, value) => {
+    c.u32.write(view, at, value.flags)
+  },
+  add: (a, b) => ({ flags: a.flags + b.flags }),
+}
+
+/** struct workload, 16 bytes. */
+export interface Workload {
+  cookie: bigint
+  generation: number
+  class: number
+}
+export const Workload: Codec<Workload> = {
+  size: 16,
+  read: (view, at) => ({
+    cookie: c.u64.read(view, at),
+    generation: c.u32.read(view, at + 8),
+    class: c.u8.read(view, at + 12),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.cookie)
+    c.u32.write(view, at + 8, value.generation)
+    c.u8.write(view, at + 12, value.class)
+  },
+  add: (a, b) => ({ cookie: a.cookie + b.cookie, generation: a.generation + b.generation, class: a.class + b.class }),
+}
+
+/** struct flow_event, 104 bytes. */
+export interface FlowEvent {
+  source: Address
+  destination: Address
+  dialled: Address
+  cookie: bigint
+  duration_ns: bigint
+  sent: bigint
+  received: bigint
+  retransmits: number
+  rtt_us: number
+  error: number
+  source_port: number
+  destination_port: number
+  dialled_port: number
+  security: number
+  failed: number
+  refusal: number
+}
+export const FlowEvent: Codec<FlowEvent> = {
+  size: 104,
+  read: (view, at) => ({
+    source: Address.read(view, at),
+    destination: Address.read(view, at + 16),
+    dialled: Address.read(view, at + 32),
+    cookie: c.u64.read(view, at + 48),
+    duration_ns: c.u64.read(view, at + 56),
+    sent: c.u64.read(view, at + 64),
+    received: c.u64.read(view, at + 72),
+    retransmits: c.u32.read(view, at + 80),
+    rtt_us: c.u32.read(view, at + 84),
+    error: c.u32.read(view, at + 88),
+    source_port: c.u16.read(view, at + 92),
+    destination_port: c.u16.read(view, at + 94),
+    dialled_port: c.u16.read(view, at + 96),
+    security: c.u8.read(view, at + 98),
+    failed: c.u8.read(view, at + 99),
+    refusal: c.u8.read(view, at + 100),
+  }),
+  write: (view, at, value) => {
+    Address.write(view, at, value.source)
+    Address.write(view, at + 16, value.destination)
+    Address.write(view, at + 32, value.dialled)
+    c.u64.write(view, at + 48, value.cookie)
+    c.u64.write(view, at + 56, value.duration_ns)
+    c.u64.write(view, at + 64, value.sent)
+    c.u64.write(view, at + 72, value.received)
+    c.u32.write(view, at + 80, value.retransmits)
+    c.u32.write(view, at + 84, value.rtt_us)
+    c.u32.write(view, at + 88, value.error)
+    c.u16.write(view, at + 92, value.source_port)
+    c.u16.write(view, at + 94, value.destination_port)
+    c.u16.write(view, at + 96, value.dialled_port)
+    c.u8.write(view, at + 98, value.security)
+    c.u8.write(view, at + 99, value.failed)
+    c.u8.write(view, at + 100, value.refusal)
+  },
+}
+
 /** enum counter */
 export const Counter = {
   COUNT_REDIRECTED: 0,
@@ -197,7 +390,14 @@ export const Counter = {
   COUNT_DROP_GUARD_UNREADABLE: 32,
   COUNT_DROP_GUARD_UNKNOWN: 33,
   COUNT_CANARY: 34,
-  COUNTERS: 35,
+  COUNT_EDGES_FULL: 35,
+  COUNT_FLOWS_NOT_LOGGED: 36,
+  COUNTERS: 37,
+} as const
+
+/** enum sock_flags */
+export const SockFlags = {
+  SOCK_DONE: 1,
 } as const
 
 /** Names, types and layout of sockops.bpf.o, for openObject. */
@@ -208,19 +408,32 @@ export const sockopsSchema = {
     ambit_addresses: { kind: 'hash', key: PodAddress, value: c.u32 },
     ambit_agents: { kind: 'hash', key: c.u64, value: c.u32 },
     ambit_counters: { kind: 'percpu_array', key: c.u32, value: c.u64 },
+    ambit_edges: { kind: 'hash', key: EdgeKey, value: Edge },
+    ambit_flow_budget: { kind: 'array', key: c.u32, value: FlowBudget },
+    ambit_flow_log: { kind: 'ringbuf', key: c.none, value: c.none },
     ambit_flows: { kind: 'lru_hash', key: FlowKey, value: Note },
     ambit_notes: { kind: 'sk_storage', key: c.i32, value: Socket },
     ambit_pods: { kind: 'hash', key: c.u64, value: Pod },
+    ambit_settings: { kind: 'array', key: c.u32, value: Settings },
+    ambit_workloads: { kind: 'hash', key: Address, value: Workload },
   },
   rodata: {
+    flow_log_per_second: c.u32,
+    no_edge: Edge,
   },
   layout: {
     address: { size: 16, members: { bytes: 0 } },
     pod_address: { size: 24, members: { cookie: 0, address: 8 } },
+    edge_key: { size: 56, members: { cookie: 0, peer: 8, remote: 16, service: 32, port: 48, service_port: 50, direction: 52, security: 53 } },
+    edge: { size: 216, members: { closed: 0, failed: 8, refused: 16, sent: 48, received: 56, retransmits: 64, rtt_sum_us: 72, rtt: 80 } },
+    flow_budget: { size: 16, members: { second: 0, used: 8 } },
     flow_key: { size: 48, members: { cookie: 0, source: 8, destination: 24, source_port: 40, destination_port: 42 } },
-    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44 } },
-    tally: { size: 32, members: { sent: 0, received: 8, folded_at: 16, retransmits: 24, state: 28 } },
+    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44, refusal: 46 } },
+    tally: { size: 32, members: { opened_ns: 0, sampled_ns: 8, cookie: 16, running: 24, security: 25, known: 26 } },
     socket: { size: 80, members: { note: 0, tally: 48 } },
     pod: { size: 16, members: { listener_ports: 0, state: 6, refuse_plaintext: 7, flags: 8 } },
+    settings: { size: 8, members: { flags: 0 } },
+    workload: { size: 16, members: { cookie: 0, generation: 8, class: 12 } },
+    flow_event: { size: 104, members: { source: 0, destination: 16, dialled: 32, cookie: 48, duration_ns: 56, sent: 64, received: 72, retransmits: 80, rtt_us: 84, error: 88, source_port: 92, destination_port: 94, dialled_port: 96, security: 98, failed: 99, refusal: 100 } },
   },
 } as const satisfies ObjectSchema

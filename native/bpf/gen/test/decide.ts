@@ -44,6 +44,7 @@ export interface Note {
   port: number
   kind: number
   chosen_port: number
+  refusal: number
 }
 export const Note: Codec<Note> = {
   size: 48,
@@ -54,6 +55,7 @@ export const Note: Codec<Note> = {
     port: c.u16.read(view, at + 40),
     kind: c.u16.read(view, at + 42),
     chosen_port: c.u16.read(view, at + 44),
+    refusal: c.u16.read(view, at + 46),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.address)
@@ -62,34 +64,38 @@ export const Note: Codec<Note> = {
     c.u16.write(view, at + 40, value.port)
     c.u16.write(view, at + 42, value.kind)
     c.u16.write(view, at + 44, value.chosen_port)
+    c.u16.write(view, at + 46, value.refusal)
   },
 }
 
 /** struct tally, 32 bytes. */
 export interface Tally {
-  sent: bigint
-  received: bigint
-  folded_at: bigint
-  retransmits: number
-  state: number
+  opened_ns: bigint
+  sampled_ns: bigint
+  cookie: bigint
+  running: number
+  security: number
+  known: number
 }
 export const Tally: Codec<Tally> = {
   size: 32,
   read: (view, at) => ({
-    sent: c.u64.read(view, at),
-    received: c.u64.read(view, at + 8),
-    folded_at: c.u64.read(view, at + 16),
-    retransmits: c.u32.read(view, at + 24),
-    state: c.u32.read(view, at + 28),
+    opened_ns: c.u64.read(view, at),
+    sampled_ns: c.u64.read(view, at + 8),
+    cookie: c.u64.read(view, at + 16),
+    running: c.u8.read(view, at + 24),
+    security: c.u8.read(view, at + 25),
+    known: c.u8.read(view, at + 26),
   }),
   write: (view, at, value) => {
-    c.u64.write(view, at, value.sent)
-    c.u64.write(view, at + 8, value.received)
-    c.u64.write(view, at + 16, value.folded_at)
-    c.u32.write(view, at + 24, value.retransmits)
-    c.u32.write(view, at + 28, value.state)
+    c.u64.write(view, at, value.opened_ns)
+    c.u64.write(view, at + 8, value.sampled_ns)
+    c.u64.write(view, at + 16, value.cookie)
+    c.u8.write(view, at + 24, value.running)
+    c.u8.write(view, at + 25, value.security)
+    c.u8.write(view, at + 26, value.known)
   },
-  add: (a, b) => ({ sent: a.sent + b.sent, received: a.received + b.received, folded_at: a.folded_at + b.folded_at, retransmits: a.retransmits + b.retransmits, state: a.state + b.state }),
+  add: (a, b) => ({ opened_ns: a.opened_ns + b.opened_ns, sampled_ns: a.sampled_ns + b.sampled_ns, cookie: a.cookie + b.cookie, running: a.running + b.running, security: a.security + b.security, known: a.known + b.known }),
 }
 
 /** struct socket, 80 bytes. */
@@ -281,6 +287,135 @@ export const ConnectCase: Codec<ConnectCase> = {
   },
 }
 
+/** struct stream_facts, 32 bytes. */
+export interface StreamFacts {
+  acked: bigint
+  received: bigint
+  unacked: number
+  srtt_us: number
+  retransmits: number
+  state: number
+  active: number
+  all_sent: number
+  fin_taken: number
+}
+export const StreamFacts: Codec<StreamFacts> = {
+  size: 32,
+  read: (view, at) => ({
+    acked: c.u64.read(view, at),
+    received: c.u64.read(view, at + 8),
+    unacked: c.u32.read(view, at + 16),
+    srtt_us: c.u32.read(view, at + 20),
+    retransmits: c.u32.read(view, at + 24),
+    state: c.u8.read(view, at + 28),
+    active: c.u8.read(view, at + 29),
+    all_sent: c.u8.read(view, at + 30),
+    fin_taken: c.u8.read(view, at + 31),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.acked)
+    c.u64.write(view, at + 8, value.received)
+    c.u32.write(view, at + 16, value.unacked)
+    c.u32.write(view, at + 20, value.srtt_us)
+    c.u32.write(view, at + 24, value.retransmits)
+    c.u8.write(view, at + 28, value.state)
+    c.u8.write(view, at + 29, value.active)
+    c.u8.write(view, at + 30, value.all_sent)
+    c.u8.write(view, at + 31, value.fin_taken)
+  },
+  add: (a, b) => ({ acked: a.acked + b.acked, received: a.received + b.received, unacked: a.unacked + b.unacked, srtt_us: a.srtt_us + b.srtt_us, retransmits: a.retransmits + b.retransmits, state: a.state + b.state, active: a.active + b.active, all_sent: a.all_sent + b.all_sent, fin_taken: a.fin_taken + b.fin_taken }),
+}
+
+/** struct count_case, 56 bytes. */
+export interface CountCase {
+  facts: StreamFacts
+  sent: bigint
+  taken: bigint
+  bucket: number
+  open: number
+}
+export const CountCase: Codec<CountCase> = {
+  size: 56,
+  read: (view, at) => ({
+    facts: StreamFacts.read(view, at),
+    sent: c.u64.read(view, at + 32),
+    taken: c.u64.read(view, at + 40),
+    bucket: c.u32.read(view, at + 48),
+    open: c.u8.read(view, at + 52),
+  }),
+  write: (view, at, value) => {
+    StreamFacts.write(view, at, value.facts)
+    c.u64.write(view, at + 32, value.sent)
+    c.u64.write(view, at + 40, value.taken)
+    c.u32.write(view, at + 48, value.bucket)
+    c.u8.write(view, at + 52, value.open)
+  },
+}
+
+/** struct edge_key, 56 bytes. */
+export interface EdgeKey {
+  cookie: bigint
+  peer: bigint
+  remote: Address
+  service: Address
+  port: number
+  service_port: number
+  direction: number
+  security: number
+}
+export const EdgeKey: Codec<EdgeKey> = {
+  size: 56,
+  read: (view, at) => ({
+    cookie: c.u64.read(view, at),
+    peer: c.u64.read(view, at + 8),
+    remote: Address.read(view, at + 16),
+    service: Address.read(view, at + 32),
+    port: c.u16.read(view, at + 48),
+    service_port: c.u16.read(view, at + 50),
+    direction: c.u8.read(view, at + 52),
+    security: c.u8.read(view, at + 53),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.cookie)
+    c.u64.write(view, at + 8, value.peer)
+    Address.write(view, at + 16, value.remote)
+    Address.write(view, at + 32, value.service)
+    c.u16.write(view, at + 48, value.port)
+    c.u16.write(view, at + 50, value.service_port)
+    c.u8.write(view, at + 52, value.direction)
+    c.u8.write(view, at + 53, value.security)
+  },
+}
+
+/** struct edge_case, 120 bytes. */
+export interface EdgeCase {
+  note: Note
+  cookie: bigint
+  security: number
+  known: number
+  served: number
+  key: EdgeKey
+}
+export const EdgeCase: Codec<EdgeCase> = {
+  size: 120,
+  read: (view, at) => ({
+    note: Note.read(view, at),
+    cookie: c.u64.read(view, at + 48),
+    security: c.u8.read(view, at + 56),
+    known: c.u8.read(view, at + 57),
+    served: c.u8.read(view, at + 58),
+    key: EdgeKey.read(view, at + 64),
+  }),
+  write: (view, at, value) => {
+    Note.write(view, at, value.note)
+    c.u64.write(view, at + 48, value.cookie)
+    c.u8.write(view, at + 56, value.security)
+    c.u8.write(view, at + 57, value.known)
+    c.u8.write(view, at + 58, value.served)
+    EdgeKey.write(view, at + 64, value.key)
+  },
+}
+
 /** struct lookup_facts, 56 bytes. */
 export interface LookupFacts {
   remote: Address
@@ -469,6 +604,7 @@ export const NoteKind = {
   NOTE_PASSED: 7,
   NOTE_KUBELET: 8,
   NOTE_CANARY: 9,
+  NOTE_TUNNEL: 10,
 } as const
 
 /** enum route */
@@ -481,7 +617,7 @@ export const Route = {
 /** Names, types and layout of decide.bpf.o, for openObject. */
 export const decideSchema = {
   name: 'decide',
-  programs: ['test_address', 'test_connect', 'test_lookup', 'test_peer', 'test_route'],
+  programs: ['test_address', 'test_connect', 'test_count', 'test_edge', 'test_lookup', 'test_peer', 'test_route'],
   maps: {
     ambit_addresses: { kind: 'hash', key: PodAddress, value: c.u32 },
     ambit_agents: { kind: 'hash', key: c.u64, value: c.u32 },
@@ -496,8 +632,8 @@ export const decideSchema = {
   layout: {
     address: { size: 16, members: { bytes: 0 } },
     pod_address: { size: 24, members: { cookie: 0, address: 8 } },
-    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44 } },
-    tally: { size: 32, members: { sent: 0, received: 8, folded_at: 16, retransmits: 24, state: 28 } },
+    note: { size: 48, members: { address: 0, chosen: 16, client: 32, port: 40, kind: 42, chosen_port: 44, refusal: 46 } },
+    tally: { size: 32, members: { opened_ns: 0, sampled_ns: 8, cookie: 16, running: 24, security: 25, known: 26 } },
     socket: { size: 80, members: { note: 0, tally: 48 } },
     pod: { size: 16, members: { listener_ports: 0, state: 6, refuse_plaintext: 7, flags: 8 } },
     policy_key: { size: 16, members: { client: 0, port: 8, protocol: 10 } },
@@ -507,6 +643,10 @@ export const decideSchema = {
     address_case: { size: 24, members: { address: 0, v4: 16, loopback: 17, unspecified: 18, link_local: 19 } },
     connect_facts: { size: 24, members: { destination: 0, port: 16, is_tcp: 18, is_agent: 19, is_own: 20, pod_state: 21, is_canary: 22 } },
     connect_case: { size: 32, members: { facts: 0, verdict: 24 } },
+    stream_facts: { size: 32, members: { acked: 0, received: 8, unacked: 16, srtt_us: 20, retransmits: 24, state: 28, active: 29, all_sent: 30, fin_taken: 31 } },
+    count_case: { size: 56, members: { facts: 0, sent: 32, taken: 40, bucket: 48, open: 52 } },
+    edge_key: { size: 56, members: { cookie: 0, peer: 8, remote: 16, service: 32, port: 48, service_port: 50, direction: 52, security: 53 } },
+    edge_case: { size: 120, members: { note: 0, cookie: 48, security: 56, known: 57, served: 58, key: 64 } },
     lookup_facts: { size: 56, members: { remote: 0, local: 16, local_port: 32, flow: 34, remote_is_own: 36, verdict: 37, pod: 40 } },
     lookup_case: { size: 64, members: { facts: 0, verdict: 56 } },
     peer_facts: { size: 72, members: { peer: 0, port: 16, family: 18, source_is_own: 20, note: 24 } },

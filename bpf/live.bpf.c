@@ -36,6 +36,11 @@ static __always_inline void sample_rtt(struct edge *edge, struct tally *tally, _
 {
 	__u64 now = bpf_ktime_get_ns();
 
+	if (tally->sampled_ns == 0) {
+		/* Seen for the first time: it will be taken when it has lived for a while. */
+		tally->sampled_ns = now;
+		return;
+	}
 	if (srtt_us == 0 || now - tally->sampled_ns < sample_every_ns)
 		return;
 	tally->sampled_ns = now;

@@ -45,8 +45,7 @@ static __always_inline void key_of_connecting(struct bpf_sock_ops *ctx, struct f
 static __always_inline void begin_tally(struct tally *tally, __u64 cookie, __u8 security,
 					__u8 known)
 {
-	tally->opened_ns = bpf_ktime_get_ns();
-	tally->sampled_ns = tally->opened_ns;
+	tally->sampled_ns = 0;
 	tally->cookie = cookie;
 	tally->security = security;
 	tally->known = known;
@@ -73,6 +72,7 @@ static __always_inline void file_note(struct bpf_sock_ops *ctx)
 		return;
 	kind = socket->note.kind;
 	if (kind == NOTE_TUNNEL || kind == NOTE_PASSED) {
+		socket->tally.opened_ns = bpf_ktime_get_ns();
 		begin_tally(&socket->tally, socket->note.client,
 			    kind == NOTE_TUNNEL ? EDGE_TUNNEL : EDGE_PLAIN,
 			    kind == NOTE_TUNNEL || is_known(&socket->note.chosen));
@@ -88,6 +88,7 @@ static __always_inline void file_note(struct bpf_sock_ops *ctx)
 		facts.source_is_own = is_own_address(facts.note.client, &key.source);
 		if (!facts.source_is_own)
 			count(COUNT_UNATTESTED);
+		socket->tally.opened_ns = bpf_ktime_get_ns();
 		begin_tally(&socket->tally, facts.note.client,
 			    facts.source_is_own ? EDGE_SAME_NODE : EDGE_PLAIN, 1);
 		follow_state(ctx);

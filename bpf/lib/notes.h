@@ -64,9 +64,9 @@ struct note {
 
 /* What counting needs to remember of a socket; the numbers themselves are the kernel's. */
 struct tally {
-	/* bpf_ktime_get_ns: dialled or accepted. */
+	/* bpf_ktime_get_ns: dialled. */
 	__u64 opened_ns;
-	/* Its round-trip time was last taken. */
+	/* Its round-trip time was last taken; 0: nobody has looked yet. */
 	__u64 sampled_ns;
 	/* Of the socket's own namespace. */
 	__u64 cookie;

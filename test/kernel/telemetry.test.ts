@@ -355,6 +355,7 @@ describe('the kernel’s counts', () => {
     const object = openObject(new URL('../../bpf/build/live.bpf.o', import.meta.url).pathname, liveSchema)
     object.rodata.sample_every_ns = 0n
     using live = await object.load({ pinRoot: node.world.pinRoot })
+    // The look before has only started the time.
     live.programs.ambit_live.iterate({ map: live.maps.ambit_notes })
     expect(sides(to)).toMatchObject({ out: { rtts: 1 }, in: { rtts: 1 } })
     const [{ totals }] = edges((edge) => edge.port === to && edge.direction === 'outbound') as [KernelEdge]

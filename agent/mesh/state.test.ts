@@ -28,9 +28,9 @@ it('tells of each change once, after it, with what was there before', () => {
   const settings = { ...defaultSettings, trustDomain: 'x.y' }
   state.settings = settings
   expect(heard).toEqual([
-    { kind: 'workload', before: undefined, after: one },
-    { kind: 'workload', before: one, after: two },
-    { kind: 'workload', before: two, after: undefined },
+    { kind: 'workload', before: undefined, after: one, displaced: [] },
+    { kind: 'workload', before: one, after: two, displaced: [] },
+    { kind: 'workload', before: two, after: undefined, displaced: [] },
     { kind: 'service', before: undefined, after: service },
     { kind: 'service', before: service, after: undefined },
     { kind: 'policy', before: undefined, after: policy },
@@ -43,4 +43,15 @@ it('tells of each change once, after it, with what was there before', () => {
   stop()
   state.setWorkload(one)
   expect(heard).toHaveLength(9)
+})
+
+it('tells who loses an address to another', () => {
+  const state = new MeshState()
+  const one = sampleWorkload({ name: 'x', addresses: ['10.0.0.1', '10.0.0.2'] })
+  state.setWorkload(one)
+  const heard: MeshChange[] = []
+  state.watch((change) => heard.push(change))
+  const two = sampleWorkload({ name: 'y', addresses: ['10.0.0.2'] })
+  state.setWorkload(two)
+  expect(heard).toEqual([{ kind: 'workload', before: undefined, after: two, displaced: [one] }])
 })

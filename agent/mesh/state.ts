@@ -36,7 +36,13 @@ export interface MeshView {
 
 /** One change of the state: what was there before, what is there now. Routes and upstreams are not told of. */
 export type MeshChange =
-  | { readonly kind: 'workload'; readonly before: Workload | undefined; readonly after: Workload | undefined }
+  | {
+      readonly kind: 'workload'
+      readonly before: Workload | undefined
+      readonly after: Workload | undefined
+      /** Those who lose an address to it. */
+      readonly displaced: readonly Workload[]
+    }
   | { readonly kind: 'service'; readonly before: Service | undefined; readonly after: Service | undefined }
   | { readonly kind: 'policy'; readonly before: Policy | undefined; readonly after: Policy | undefined }
   | { readonly kind: 'settings'; readonly before: MeshSettings; readonly after: MeshSettings }
@@ -164,19 +170,26 @@ export class MeshState implements MeshView {
     this.version++
     this.#workloads.set(workload.uid, workload)
     // Host-network pods share their node's address, which is nobody's.
-    if (!workload.hostNetwork) for (const address of workload.addresses) this.#byAddress.set(address, workload)
+    const displaced: Workload[] = []
+    if (!workload.hostNetwork) {
+      for (const address of workload.addresses) {
+        const owner = this.#byAddress.get(address)
+        if (owner) displaced.push(owner)
+        this.#byAddress.set(address, workload)
+      }
+    }
     for (const key of Object.keys(workload.services)) {
       let set = this.#endpoints.get(key)
       if (!set) this.#endpoints.set(key, (set = new Map()))
       set.set(workload.uid, workload)
       this.#endpointLists.delete(key)
     }
-    this.#tell({ kind: 'workload', before, after: workload })
+    this.#tell({ kind: 'workload', before, after: workload, displaced })
   }
 
   removeWorkload(uid: string): void {
     const before = this.#dropWorkload(uid)
-    if (before) this.#tell({ kind: 'workload', before, after: undefined })
+    if (before) this.#tell({ kind: 'workload', before, after: undefined, displaced: NONE })
   }
 
   #dropWorkload(uid: string): Workload | undefined {

@@ -28,6 +28,8 @@ import { proofMetrics } from './prove/metrics.ts'
 import { Prover } from './prove/prover.ts'
 import { ownCgroupId } from './redirect/descriptors.ts'
 import { openRedirect } from './redirect/redirect.ts'
+import { tableMetrics } from './tables/metrics.ts'
+import { TableSync } from './tables/sync.ts'
 import { Tunnels } from './tunnel/tunnels.ts'
 
 /** What a drain may take beyond the time running connections get: the state is written, sockets are closed. */
@@ -104,7 +106,15 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   let known = false
   let tunnels: Tunnels | undefined
   let enrollment: Enrollment | undefined
+  const tables = new TableSync({
+    node: flags.node,
+    writer: redirect.tables,
+    view: () => (known ? state : undefined),
+    clock,
+    log: log.child({ room: 'tables' }),
+  })
   const changed = (): void => {
+    tables.changed()
     tunnels?.changed()
     enrollment?.changed()
   }
@@ -127,8 +137,11 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     onApplied: changed,
   })
   lifecycle.onStop('control', () => control.close())
+  // Before the tables that it writes to are closed, and after what changes them.
+  lifecycle.onStop('tables', () => tables.close())
   known = control.restored
   if (known) stateKnown.done()
+  if (known) changed()
   void control.synced().then(() => {
     known = true
     stateKnown.done()
@@ -178,8 +191,10 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     async onEnrolled(pod, listeners) {
       await running.addPod(pod, listeners)
       prover.add(pod)
+      tables.addPod(pod)
     },
     async onUnenrolled(pod) {
+      tables.removePod(pod.uid)
       prover.remove(pod.uid)
       await running.removePod(pod.uid)
     },
@@ -195,6 +210,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   const parts: AgentParts = { redirect, tunnels: running, enrollment: enrolled, certificates, control }
   agentMetrics(metrics, parts)
   proofMetrics(metrics, prover, clock)
+  tableMetrics(metrics, tables)
   const facts = { version, node: flags.node, config: { ...flags } }
   const measured = await openAdmin({ listen: flags.metrics, routes: metricsRoutes(metrics), localOnly: false, log })
   lifecycle.onStop('metrics', () => measured.close())
@@ -203,7 +219,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     routes: {
       ...readyRoutes(readiness),
       ...metricsRoutes(metrics),
-      ...dumpRoutes(() => configDump(facts, state, parts)),
+      ...dumpRoutes(() => ({ ...configDump(facts, state, parts), tables: tables.status() })),
       ...loggingRoutes(log),
     },
     localOnly: true,

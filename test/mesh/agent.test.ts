@@ -80,6 +80,24 @@ status:
   conditions: [{type: Ready, status: "True"}]
 ---`
 
+  /** `sameNode`: whether the two pods, who are on one node, talk through tunnels as pods of two nodes do. */
+  function writeShop(sameNode: 'direct' | 'tunnel'): void {
+    const labels = `{istio.io/dataplane-mode: ambient, ambit.io/same-node: ${sameNode}}`
+    writeFileSync(
+      join(config, 'shop.yaml'),
+      `apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: ${labels}}
+---${podYaml('client')}${podYaml('server')}`,
+    )
+  }
+
+  async function metric(name: string): Promise<number> {
+    const text = await (await fetch(`http://127.0.0.1:${port + 1}/metrics`)).text()
+    const line = text.split('\n').find((one) => one.startsWith(`${name} `))
+    return Number(line?.slice(name.length + 1) ?? Number.NaN)
+  }
+
   function startAgent(): Program {
     return new Program(
       [
@@ -165,13 +183,7 @@ status:
       apps[name] = world.sockets(pods[name])
     }
     apps['outside'] = world.sockets(world.outside, world.outside.cgroup)
-    writeFileSync(
-      join(config, 'shop.yaml'),
-      `apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----${podYaml('client')}${podYaml('server')}`,
-    )
+    writeShop('tunnel')
     control = new Program(
       [
         'control',
@@ -325,6 +337,57 @@ spec:
     agent = startAgent()
     await ready()
     await eventually('an answer again', () => ask('client', 4))
+  })
+
+  it('lets neighbours talk directly where they may, judged by the same policies, also while it is dead', async () => {
+    const direct = (): Promise<number> => metric('ambit_kernel_events_total{event="attested"}')
+    expect(await direct()).toBe(0)
+    writeShop('direct')
+    await eventually('a direct connection', async () => {
+      expect((await ask('client', 4))?.text).toBe('answer to question')
+      return (await direct()) > 0 ? true : undefined
+    })
+    const before = await direct()
+    const logged = agent.lines.length
+    const client = pods['client'] as Pod
+    // STRICT is in force: a neighbour that the kernel attests is authenticated.
+    expect((await ask('client', 6))?.saw).toBe(client.v6)
+    expect((await ask('client', 4))?.saw).toBe(`::ffff:${client.v4}`)
+    expect(await direct()).toBe(before + 2)
+    expect(agent.lines.slice(logged)).toEqual([])
+
+    agent.child.kill('SIGKILL')
+    await agent.ended
+    expect((await ask('client', 4))?.text).toBe('answer to question')
+    agent = startAgent()
+    await ready()
+    expect((await ask('client', 4))?.text).toBe('answer to question')
+
+    const file = join(config, 'deny.yaml')
+    writeFileSync(
+      file,
+      `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-client, namespace: shop}
+spec:
+  action: DENY
+  selector: {matchLabels: {app: server}}
+  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]}]
+`,
+    )
+    const app = apps['client'] as Sockets
+    await eventually('a refusal by the kernel', async () => {
+      const answer = await app.call('connect', { to: (pods['server'] as Pod).v4, port: 8080 })
+      return answer.error === 'ECONNREFUSED' ? true : undefined
+    })
+    expect(await metric('ambit_kernel_events_total{event="dropped.policy_denied"}')).toBeGreaterThan(0)
+    rmSync(file)
+    await eventually('an answer again', () => ask('client', 4))
+    writeShop('tunnel')
+    await eventually('a tunnel again', async () => {
+      await ask('client', 4)
+      return agent.lines.find((one) => one['direction'] === 'outbound' && one['dst.workload'] === 'server')
+    })
   })
 
   it('knows its last good state when control is away', async () => {

@@ -10,7 +10,7 @@ export interface DumpFacts {
   readonly config: Readonly<Record<string, unknown>>
 }
 
-export function configDump(facts: DumpFacts, state: MeshState, parts: AgentParts): unknown {
+export function configDump(facts: DumpFacts, state: MeshState, parts: AgentParts): Record<string, unknown> {
   return {
     version: facts.version,
     node: facts.node,

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
-/* sk_lookup, one copy per enrolled namespace: who gets a new connection. The hook does not know its
- * namespace, so each copy is loaded with the namespace's cookie as a constant; the maps are shared.
+/* sk_lookup, one copy per enrolled namespace: who gets a new connection, and which UDP is refused.
+ * The hook does not know its namespace, so each copy is loaded with the namespace's cookie as a
+ * constant; the maps are shared.
  */
 #include "lib/counters.h"
+#include "lib/decide_datagram.h"
 #include "lib/decide_lookup.h"
 #include "lib/edges.h"
 #include "lib/flows.h"
@@ -11,17 +13,41 @@
 /* Set before load; 0 finds no pod and refuses everything. */
 const volatile __u64 netns_cookie = 0;
 
-static __always_inline void facts_of(struct bpf_sk_lookup *ctx, struct lookup_facts *facts)
+static __always_inline void tuple_of(struct bpf_sk_lookup *ctx, struct address *remote,
+				     struct address *local)
 {
 	__u32 family = READ(ctx->family);
 
-	address_of_family(&facts->remote, family, READ(ctx->remote_ip4), READ(ctx->remote_ip6[0]),
+	address_of_family(remote, family, READ(ctx->remote_ip4), READ(ctx->remote_ip6[0]),
 			  READ(ctx->remote_ip6[1]), READ(ctx->remote_ip6[2]),
 			  READ(ctx->remote_ip6[3]));
-	address_of_family(&facts->local, family, READ(ctx->local_ip4), READ(ctx->local_ip6[0]),
+	address_of_family(local, family, READ(ctx->local_ip4), READ(ctx->local_ip6[0]),
 			  READ(ctx->local_ip6[1]), READ(ctx->local_ip6[2]),
 			  READ(ctx->local_ip6[3]));
-	facts->local_port = ctx->local_port;
+}
+
+/* UDP, each datagram that no connected socket takes: the table first, which has a row for few. */
+static __always_inline int judge_datagram(struct bpf_sk_lookup *ctx)
+{
+	struct datagram_facts facts = {};
+	__u64 cookie = netns_cookie;
+	void *table = bpf_map_lookup_elem(&ambit_policies, &cookie);
+	struct pod *pod;
+
+	if (!table)
+		return SK_PASS;
+	facts.verdict = policy_row(table, 0, ctx->local_port, IPPROTO_UDP);
+	if (facts.verdict != VERDICT_DENY)
+		return SK_PASS;
+	tuple_of(ctx, &facts.remote, &facts.local);
+	facts.remote_is_own = is_own_address(cookie, &facts.remote);
+	pod = bpf_map_lookup_elem(&ambit_pods, &cookie);
+	if (pod)
+		facts.pod_state = pod->state;
+	if (!refuses_datagram(&facts))
+		return SK_PASS;
+	count(COUNT_DROP_DATAGRAM_REFUSED);
+	return SK_DROP;
 }
 
 static __always_inline int assign(struct bpf_sk_lookup *ctx, enum listener_kind kind,
@@ -79,9 +105,12 @@ int ambit_lookup(struct bpf_sk_lookup *ctx)
 	struct note *flow;
 	struct pod *pod;
 
+	if (ctx->protocol == IPPROTO_UDP)
+		return judge_datagram(ctx);
 	if (ctx->protocol != IPPROTO_TCP)
 		return SK_PASS;
-	facts_of(ctx, &facts);
+	tuple_of(ctx, &facts.remote, &facts.local);
+	facts.local_port = ctx->local_port;
 	key.cookie = flow_cookie(&facts.local, cookie);
 	key.source = facts.remote;
 	key.destination = facts.local;

@@ -87,6 +87,10 @@ enum counter {
 	/* sockops: an ended connection is not in the flow log, which has had its share of this
 	   second or is full */
 	COUNT_FLOWS_NOT_LOGGED,
+	/* setsockopt: a socket that would send past the guard */
+	COUNT_DROP_DIRECT_SENDER,
+	/* sk_lookup: UDP from outside to a port where plaintext is refused (STRICT) */
+	COUNT_DROP_DATAGRAM_REFUSED,
 	COUNTERS,
 };
 

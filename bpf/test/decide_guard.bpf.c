@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What the guard reads of a packet and decides about it, as programs of their own for
- * BPF_PROG_TEST_RUN. Tests: test/kernel/decide-guard.test.ts. */
+/* What the guard reads of a packet and decides about it, and what becomes of datagrams, as programs
+ * of their own for BPF_PROG_TEST_RUN. Tests: test/kernel/decide-guard.test.ts. */
+#include "../lib/decide_datagram.h"
 #include "../lib/decide_guard.h"
 
 struct guard_case {
@@ -15,6 +16,21 @@ int test_guard(struct guard_case *input)
 	struct guard_facts facts = input->facts;
 
 	input->verdict = decide_guard(&facts);
+	return 0;
+}
+
+struct datagram_case {
+	struct datagram_facts facts;
+	__u8 refused;
+	__u8 padding[7];
+};
+
+SEC("syscall")
+int test_datagram(struct datagram_case *input)
+{
+	struct datagram_facts facts = input->facts;
+
+	input->refused = refuses_datagram(&facts);
 	return 0;
 }
 

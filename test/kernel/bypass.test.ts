@@ -111,4 +111,17 @@ describe('TCP written by hand in a captured pod does not leave it', () => {
     await hand.must('frame', options)
     expect(await fromPod.tcp()).toEqual([])
   })
+
+  it('a socket that would send past the guard is refused, and large options of others are not', async () => {
+    const refused = () => node.redirect.counters()['dropped.direct_sender']!
+    const before = refused()
+    const options = { to: target.v4, port: PORT, from: pod.v4, mac: mac(target), bypass: true }
+    expect(await hand.call('frame', options)).toEqual({ error: 'EPERM' })
+    expect(await hand.call('xdp')).toEqual({ error: 'EPERM' })
+    expect(refused() - before).toBe(2)
+    expect(await fromPod.tcp()).toEqual([])
+    await controlHand.must('frame', { ...options, from: control.v4 })
+    expect((await fromControl.tcp()).map(({ flags }) => flags)).toContain('S')
+    expect(await hand.must('large')).toEqual({ value: 7 })
+  })
 })

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openObject, type BpfModule } from '../../native/bpf/index.ts'
 import { decode, encode } from '../../native/bpf/codec.ts'
-import { decideGuardSchema, GuardCase, type Packet } from '../../native/bpf/gen/test/decide_guard.ts'
+import { DatagramCase, decideGuardSchema, GuardCase, type Packet } from '../../native/bpf/gen/test/decide_guard.ts'
 import { formatIp } from '../../agent/base/ip.ts'
 import { kernelAddress, noteKinds } from '../../agent/node/redirect/notes.ts'
 
@@ -332,5 +332,25 @@ describe('the guard reads', () => {
       expect(bare(type, v4(tcp(80, SYN, 0), { protocol: 17 })).kind).toBe(kinds.other)
     }
     expect(bare(0x0806, [0, 1, 8, 0, 6, 4, 0, 1, ...Array<number>(20).fill(0)]).kind).toBe(kinds.other)
+  })
+})
+
+describe('a datagram that no connected socket takes', () => {
+  const refuse = { remote: '10.1.0.9', local: '10.1.0.5', remote_is_own: 0, verdict: 2, pod_state: 2 }
+  it.each([
+    { what: 'from outside to a port that the table refuses', change: {}, refused: 1 },
+    { what: 'to a port without a row', change: { verdict: 0 }, refused: 0 },
+    { what: 'to a port that may be', change: { verdict: 1 }, refused: 0 },
+    { what: 'while the pod is on its way in or out', change: { pod_state: 1 }, refused: 0 },
+    { what: 'to a namespace without an entry', change: { pod_state: 0 }, refused: 1 },
+    { what: 'of the pod itself', change: { remote_is_own: 1 }, refused: 0 },
+    { what: 'over loopback', change: { remote: '127.0.0.1', local: '127.0.0.1' }, refused: 0 },
+    { what: 'over IPv6 loopback', change: { remote: '::1', local: '::1' }, refused: 0 },
+  ])('$what is refused: $refused', ({ change, refused }) => {
+    const { remote, local, ...rest } = { ...refuse, ...change }
+    const facts = { ...rest, remote: kernelAddress(remote), local: kernelAddress(local) }
+    const input = encode(DatagramCase, { facts, refused: 9 })
+    const { context } = module.programs.test_datagram.testRun({ context: input })
+    expect(decode(DatagramCase, context).refused).toBe(refused)
   })
 })

@@ -45,6 +45,7 @@ export interface Answer {
   readonly address?: string
   readonly port?: number
   readonly data?: string
+  readonly value?: number
   readonly packets?: readonly SeenPacket[]
   readonly bytes?: number
   readonly retransmits?: number

@@ -133,6 +133,16 @@ def xdp(ask):
     return {}
 
 
+def large(ask):
+    """A socket option with more than a page behind the number it takes."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, struct.pack("=i", 7) + bytes(20000))
+        return {"value": sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)}
+    finally:
+        sock.close()
+
+
 def ping(ask):
     """ICMP echo and its answer, by a raw socket."""
     six = ":" in ask["to"]
@@ -202,7 +212,7 @@ def read(data):
     return found
 
 
-OPS = {"raw": raw, "frame": frame, "xdp": xdp, "ping": ping, "watch": watch, "seen": seen}
+OPS = {"raw": raw, "frame": frame, "xdp": xdp, "large": large, "ping": ping, "watch": watch, "seen": seen}
 
 for line in sys.stdin:
     ask = json.loads(line)

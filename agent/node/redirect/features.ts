@@ -54,6 +54,11 @@ export const extras: readonly Need[] = [
       'to guard the exits of pods: without it a program with CAP_NET_RAW or outside the node’s cgroup gets round the mesh',
     from: 'Linux 6.6 with CONFIG_NET_XGRESS',
   },
+  {
+    feature: 'helper:cgroup_sockopt/get_netns_cookie',
+    purpose: 'to refuse packet and XDP sockets that send past the guard',
+    from: 'Linux 5.14 with CONFIG_CGROUP_BPF',
+  },
 ]
 
 /** Feature name → supported. What `override` says is false counts as absent; it cannot make anything present. */

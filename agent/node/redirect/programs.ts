@@ -19,6 +19,7 @@ import { getpeernameSchema } from '../../../native/bpf/gen/getpeername.ts'
 import { guardSchema } from '../../../native/bpf/gen/guard.ts'
 import { liveSchema } from '../../../native/bpf/gen/live.ts'
 import { skLookupSchema } from '../../../native/bpf/gen/sk_lookup.ts'
+import { setsockoptSchema } from '../../../native/bpf/gen/setsockopt.ts'
 import { sockopsSchema } from '../../../native/bpf/gen/sockops.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import { edgeKeyText, edgeNumbers } from './edges.ts'
@@ -95,11 +96,15 @@ export interface NodePrograms {
 }
 
 /**
- * Loads, attaches or adopts. Programs that carry notes go in before those that write them, so that no captured
+ * Loads, attaches or adopts; `extras`: what the kernel need not have. Programs that carry notes go in before those that write them, so that no captured
  * connection meets half the machinery. Throws AmbitError REDIRECT_NO_BPFFS, REDIRECT_PIN_MISMATCH,
  * REDIRECT_LOAD_FAILED.
  */
-export async function openPrograms(cgroup: string, pinRoot: string, flowLogPerSecond: number): Promise<NodePrograms> {
+export async function openPrograms(
+  cgroup: string,
+  pinRoot: string,
+  extras: { readonly setsockopt: boolean; readonly guard: boolean; readonly flowLogPerSecond: number },
+): Promise<NodePrograms> {
   const id = cgroupId(cgroup)
   makePinFolders(pinRoot)
   const attachments: Attachment[] = []
@@ -109,13 +114,14 @@ export async function openPrograms(cgroup: string, pinRoot: string, flowLogPerSe
     for (const module of modules) module.close()
   }
   try {
-    const node = await loadNodeModules(pinRoot, flowLogPerSecond)
+    const node = await loadNodeModules(pinRoot, extras.flowLogPerSecond)
     modules.push(node.connect, node.getpeername, node.sockops)
     // Cookie 0 belongs to no namespace: this copy is for its maps, and to have the verifier's word before the first pod.
     const lookup = await loadLookup(pinRoot, 0n)
     modules.push(lookup)
     const telemetry = await loadEdges(pinRoot)
     modules.push(telemetry.module)
+    if (extras.guard) modules.push(await loadGuard(pinRoot, 0n, true))
     const { ambit_peername4, ambit_peername6 } = node.getpeername.programs
     const { ambit_connect4, ambit_connect6 } = node.connect.programs
     const put = (program: Program, order: CgroupOrder): void => {
@@ -126,6 +132,11 @@ export async function openPrograms(cgroup: string, pinRoot: string, flowLogPerSe
     for (const program of [node.sockops.programs.ambit_sockops, ambit_peername4, ambit_peername6]) put(program, 'last')
     // First among the programs of this cgroup, so that the address is still the one the app dialled.
     for (const program of [ambit_connect4, ambit_connect6]) put(program, 'first')
+    if (extras.setsockopt) {
+      const module = await openObject(objectFile('setsockopt'), setsockoptSchema).load({ pinRoot })
+      modules.push(module)
+      put(module.programs.ambit_setsockopt, 'last')
+    }
     const flowLog = node.sockops.maps.ambit_flow_log
     return { maps: { ...node.connect.maps, ...lookup.maps }, attachments, telemetry, flowLog, close }
   } catch (error) {

@@ -68,8 +68,11 @@ export async function openRedirect(options: RedirectOptions): Promise<NodeRedire
   requireNeeds(features)
   checkCgroup(options.cgroup)
   checkAgentCgroup(options.cgroup, options.agentCgroupIds)
-  const flowLogPerSecond = options.flowLogPerSecond ?? FLOW_LOG_PER_SECOND
-  const programs = await openPrograms(options.cgroup, options.pinRoot, flowLogPerSecond)
+  const programs = await openPrograms(options.cgroup, options.pinRoot, {
+    setsockopt: features['helper:cgroup_sockopt/get_netns_cookie'] === true,
+    flowLogPerSecond: options.flowLogPerSecond ?? FLOW_LOG_PER_SECOND,
+    guard: features['link:tcx'] === true,
+  })
   exempt(programs, options.agentCgroupIds)
   purge(programs, options.pinRoot)
   return new KernelRedirect(programs, options, features)

@@ -179,7 +179,9 @@ export const Counter = {
   COUNT_CANARY: 34,
   COUNT_EDGES_FULL: 35,
   COUNT_FLOWS_NOT_LOGGED: 36,
-  COUNTERS: 37,
+  COUNT_DROP_DIRECT_SENDER: 37,
+  COUNT_DROP_DATAGRAM_REFUSED: 38,
+  COUNTERS: 39,
 } as const
 
 /** Names, types and layout of guard.bpf.o, for openObject. */

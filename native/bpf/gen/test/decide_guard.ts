@@ -140,6 +140,42 @@ export const Pod: Codec<Pod> = {
   },
 }
 
+/** struct policy_key, 16 bytes. */
+export interface PolicyKey {
+  client: bigint
+  port: number
+  protocol: number
+}
+export const PolicyKey: Codec<PolicyKey> = {
+  size: 16,
+  read: (view, at) => ({
+    client: c.u64.read(view, at),
+    port: c.u16.read(view, at + 8),
+    protocol: c.u8.read(view, at + 10),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.client)
+    c.u16.write(view, at + 8, value.port)
+    c.u8.write(view, at + 10, value.protocol)
+  },
+  add: (a, b) => ({ client: a.client + b.client, port: a.port + b.port, protocol: a.protocol + b.protocol }),
+}
+
+/** struct policy_row, 4 bytes. */
+export interface PolicyRow {
+  verdict: number
+}
+export const PolicyRow: Codec<PolicyRow> = {
+  size: 4,
+  read: (view, at) => ({
+    verdict: c.u8.read(view, at),
+  }),
+  write: (view, at, value) => {
+    c.u8.write(view, at, value.verdict)
+  },
+  add: (a, b) => ({ verdict: a.verdict + b.verdict }),
+}
+
 /** struct packet, 40 bytes. */
 export interface Packet {
   source: Address
@@ -166,6 +202,49 @@ export const Packet: Codec<Packet> = {
     c.u8.write(view, at + 34, value.kind)
     c.u8.write(view, at + 35, value.flags)
     c.u8.write(view, at + 36, value.payload)
+  },
+}
+
+/** struct datagram_facts, 40 bytes. */
+export interface DatagramFacts {
+  remote: Address
+  local: Address
+  remote_is_own: number
+  verdict: number
+  pod_state: number
+}
+export const DatagramFacts: Codec<DatagramFacts> = {
+  size: 40,
+  read: (view, at) => ({
+    remote: Address.read(view, at),
+    local: Address.read(view, at + 16),
+    remote_is_own: c.u8.read(view, at + 32),
+    verdict: c.u8.read(view, at + 33),
+    pod_state: c.u8.read(view, at + 34),
+  }),
+  write: (view, at, value) => {
+    Address.write(view, at, value.remote)
+    Address.write(view, at + 16, value.local)
+    c.u8.write(view, at + 32, value.remote_is_own)
+    c.u8.write(view, at + 33, value.verdict)
+    c.u8.write(view, at + 34, value.pod_state)
+  },
+}
+
+/** struct datagram_case, 48 bytes. */
+export interface DatagramCase {
+  facts: DatagramFacts
+  refused: number
+}
+export const DatagramCase: Codec<DatagramCase> = {
+  size: 48,
+  read: (view, at) => ({
+    facts: DatagramFacts.read(view, at),
+    refused: c.u8.read(view, at + 40),
+  }),
+  write: (view, at, value) => {
+    DatagramFacts.write(view, at, value.facts)
+    c.u8.write(view, at + 40, value.refused)
   },
 }
 
@@ -236,12 +315,13 @@ export const GuardVerdict = {
 /** Names, types and layout of decide_guard.bpf.o, for openObject. */
 export const decideGuardSchema = {
   name: 'decide_guard',
-  programs: ['test_bare', 'test_frame', 'test_guard'],
+  programs: ['test_bare', 'test_datagram', 'test_frame', 'test_guard'],
   maps: {
     ambit_addresses: { kind: 'hash', key: PodAddress, value: c.u32 },
     ambit_agents: { kind: 'hash', key: c.u64, value: c.u32 },
     ambit_notes: { kind: 'sk_storage', key: c.i32, value: Socket },
     ambit_pods: { kind: 'hash', key: c.u64, value: Pod },
+    ambit_policies: { kind: 'hash_of_maps', key: c.u64, value: c.u32, inner: { kind: 'hash', key: PolicyKey, value: PolicyRow } },
     test_packets: { kind: 'array', key: c.u32, value: Packet },
   },
   rodata: {
@@ -253,7 +333,11 @@ export const decideGuardSchema = {
     tally: { size: 32, members: { opened_ns: 0, sampled_ns: 8, cookie: 16, running: 24, security: 25, known: 26 } },
     socket: { size: 80, members: { note: 0, tally: 48 } },
     pod: { size: 16, members: { listener_ports: 0, state: 6, refuse_plaintext: 7, flags: 8 } },
+    policy_key: { size: 16, members: { client: 0, port: 8, protocol: 10 } },
+    policy_row: { size: 4, members: { verdict: 0 } },
     packet: { size: 40, members: { source: 0, destination: 16, destination_port: 32, kind: 34, flags: 35, payload: 36 } },
+    datagram_facts: { size: 40, members: { remote: 0, local: 16, remote_is_own: 32, verdict: 33, pod_state: 34 } },
+    datagram_case: { size: 48, members: { facts: 0, refused: 40 } },
     guard_facts: { size: 104, members: { packet: 0, note: 40, owner: 88, is_agent: 89, is_forwarded: 90, source_is_own: 91, pod_state: 92, cookie: 96 } },
     guard_case: { size: 112, members: { facts: 0, verdict: 104 } },
   },

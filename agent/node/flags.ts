@@ -1,5 +1,5 @@
 // The flags of `ambit agent`. Must not live here: what they start (main.ts).
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
 
 export interface AgentFlags {
   readonly node: string
@@ -13,6 +13,8 @@ export interface AgentFlags {
   readonly metrics: string
   readonly ready: string
   readonly admin: string
+  readonly kubeletPid?: number
+  readonly kubeletCgroup?: string
 }
 
 const EXAMPLE = `
@@ -44,6 +46,8 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
     .option('--metrics <host:port>', 'Prometheus metrics', '[::]:15020')
     .option('--ready <host:port>', 'readiness', '[::]:15021')
     .option('--admin <address>', 'state and log level: loopback HOST:PORT, or unix:PATH', '127.0.0.1:15000')
+    .option('--kubelet-pid <pid>', 'the process whose probes pass (default: the one called kubelet)', parsePid)
+    .option('--kubelet-cgroup <path>', 'the cgroup whose probes pass, whoever is in it')
     .addHelpText('after', EXAMPLE)
     .exitOverride()
   try {
@@ -53,4 +57,10 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
     throw error
   }
   return command.opts<AgentFlags>()
+}
+
+function parsePid(text: string): number {
+  const pid = Number(text)
+  if (Number.isSafeInteger(pid) && pid > 0) return pid
+  throw new InvalidArgumentError('It must be the number of a process.')
 }

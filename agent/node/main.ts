@@ -95,6 +95,10 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     agentCgroupIds: [ownCgroupId()],
     pinRoot: flags.pinRoot,
     features: missingFeatures(),
+    kubelet: {
+      ...(flags.kubeletPid === undefined ? {} : { pid: flags.kubeletPid }),
+      ...(flags.kubeletCgroup === undefined ? {} : { cgroup: flags.kubeletCgroup }),
+    },
   })
   lifecycle.onStop('kernel', () => redirect.close())
 

@@ -60,5 +60,7 @@ static __always_inline __u16 kind_when_accepted(__u16 kind)
 {
 	if (kind == NOTE_DIRECT)
 		return NOTE_ATTESTED;
+	if (kind == NOTE_KUBELET)
+		return NOTE_KUBELET;
 	return kind == NOTE_DIALLED ? NOTE_CAPTURED : NOTE_CLIENT;
 }

@@ -24,7 +24,7 @@ enum note_kind {
 	NOTE_ATTESTED,
 	/* On the pod's connecting socket: it goes to something that is not in the mesh. */
 	NOTE_PASSED,
-	/* Filed for the kubelet's connections. */
+	/* Filed for the kubelet's connections; on the app's accepted socket of one. */
 	NOTE_KUBELET,
 	/* On a connecting socket of the agent's own, written by the agent: it is captured as a
 	   pod's would be, to prove that a pod's is. */

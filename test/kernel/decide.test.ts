@@ -307,6 +307,8 @@ describe('the kernel’s decisions', () => {
       })
       expect(peer(noteKinds.dialled, { port: 2 }).travels).toBe(0)
       expect(peer(noteKinds.canary, { port: 2 }).travels).toBe(0)
+      // The kubelet's are filed by its own program; the app sees the address they come from.
+      expect(peer(noteKinds.kubelet, {})).toMatchObject({ accepted_kind: noteKinds.kubelet, answered: 0 })
       expect(peer(noteKinds.captured, {}).travels).toBe(0)
       expect(peer(noteKinds.client, {}).travels).toBe(0)
     })

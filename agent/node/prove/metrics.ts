@@ -24,7 +24,13 @@ export function proofMetrics(metrics: Metrics, prover: Prover, clock: Clock): vo
     help: "Connections of the agent's own through a pod's way that did not arrive.",
     labels: ['direction'],
   })
+  const kubelet = metrics.gauge({
+    name: 'ambit_kubelet_exempt',
+    help: "1 where the kubelet's probes pass, also where plaintext is refused.",
+    labels: [],
+  })
   metrics.beforeScrape(() => {
+    kubelet.with().value = prover.kubelet.state === 'exempt' ? 1 : 0
     for (const family of [held, age]) family.forget(() => true)
     const now = clock.now()
     for (const { namespace, name, protected: proved, provedAt } of prover.status()) {

@@ -5,7 +5,7 @@ import { ManualClock } from '../../base/clock.ts'
 import { silentLog, type Logger } from '../../base/log.ts'
 import type { Connection, ConnectOptions } from '../../io/connection.ts'
 import type { RegisteredPod } from '../enroll/contract.ts'
-import type { Checkup, Repair } from '../redirect/checks.ts'
+import type { Checkup, KubeletState, Repair } from '../redirect/checks.ts'
 import { Canaries } from './canaries.ts'
 import { Prover } from './prover.ts'
 
@@ -13,6 +13,7 @@ const listeners = { outbound: 1, hbone: 2, plaintext: 3 }
 
 class Kernel {
   readonly looks: string[] = []
+  kubelet: KubeletState = { state: 'missing', cgroup: '', detail: 'There is none.' }
   node: readonly Repair[] | 'succeeded' = []
   pod: readonly Repair[] | Error = []
   checkNode(): readonly Repair[] | 'succeeded' {
@@ -117,6 +118,20 @@ describe('the prover', () => {
     expect(kernel.looks).toEqual(['node', 'node', 'node'])
   })
 
+  it('says whose probes pass, when that changes', async () => {
+    prover.start()
+    await pass(10_000)
+    kernel.kubelet = { state: 'exempt', cgroup: '/kubelet.service', detail: 'Process 7.' }
+    await pass(10_000)
+    kernel.kubelet = { state: 'shared', cgroup: '/k3s.service', detail: 'Process 7 shares it with containerd (8).' }
+    await pass(10_000)
+    expect(logged).toEqual([
+      'no kubelet is known, no probe passes',
+      "the kubelet's probes pass",
+      "the kubelet cannot be told apart: policy judges the node's plaintext",
+    ])
+  })
+
   it('counts every repair, and logs those that were not there at the last look', async () => {
     prover.add(pod)
     kernel.pod = ['pod_link', 'pin']
@@ -216,7 +231,10 @@ describe('the prover', () => {
     await looked
     expect(prover.succeeded).toBe(true)
     expect(prover.status()).toEqual([])
-    expect(logged).toEqual(['a newer agent has taken this node over; this one proves nothing any more'])
+    expect(logged).toEqual([
+      'no kubelet is known, no probe passes',
+      'a newer agent has taken this node over; this one proves nothing any more',
+    ])
     const looks = kernel.looks.length
     await pass(60_000)
     expect(kernel.looks).toHaveLength(looks)

@@ -4,7 +4,7 @@ import type { Clock, Timer } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
 import type { RegisteredPod } from '../enroll/contract.ts'
-import type { Checks, Repair } from '../redirect/checks.ts'
+import type { Checks, KubeletState, Repair } from '../redirect/checks.ts'
 import type { PodListeners } from '../redirect/contract.ts'
 import { flyIn, flyOut, type FlightContext } from './flight.ts'
 
@@ -88,6 +88,7 @@ export class Prover {
   readonly repairs = new Map<Mended, number>()
   readonly failures = { outbound: 0, inbound: 0 }
   #nodeBefore: readonly Mended[] = []
+  #kubelet = ''
   #node: Timer | undefined
   #closed = false
   #succeeded = false
@@ -98,12 +99,17 @@ export class Prover {
     this.#intervalMs = options.intervalMs ?? INTERVAL_MS
   }
 
+  get kubelet(): KubeletState {
+    return this.#options.redirect.kubelet
+  }
+
   /** A newer agent has taken the node over: this one proves nothing any more. */
   get succeeded(): boolean {
     return this.#succeeded
   }
 
   start(): void {
+    this.#tellKubelet()
     this.#node = this.#options.clock.after(
       this.#intervalMs,
       () => {
@@ -187,6 +193,19 @@ export class Prover {
     } catch (error) {
       log.error({ error: messageOf(error) }, "the node's kernel programs cannot be put right")
     }
+  }
+
+  /** Says whose probes pass, whenever that changes. */
+  #tellKubelet(): void {
+    const { redirect, log } = this.#options
+    const { state, cgroup, detail } = redirect.kubelet
+    const now = `${state} ${cgroup} ${detail}`
+    if (now === this.#kubelet) return
+    this.#kubelet = now
+    if (state === 'exempt') log.info({ cgroup, detail }, "the kubelet's probes pass")
+    else if (state === 'shared')
+      log.warn({ cgroup, detail }, "the kubelet cannot be told apart: policy judges the node's plaintext")
+    else log.info({ detail }, 'no kubelet is known, no probe passes')
   }
 
   /** One look at one pod, now. Resolves with its state; undefined for a pod that is not watched. */

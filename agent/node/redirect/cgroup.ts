@@ -1,5 +1,6 @@
 // Where this process stands among the cgroups. Must not live here: programs, links.
 import { existsSync, readFileSync, realpathSync } from 'node:fs'
+import { join } from 'node:path'
 import { cgroupId } from '../../../native/bpf/index.ts'
 import { AmbitError } from '../../base/errors.ts'
 
@@ -20,8 +21,7 @@ export function checkCgroup(cgroup: string): void {
 export function checkAgentCgroup(cgroup: string, agentCgroupIds: readonly bigint[]): void {
   const own = ownCgroup()
   if (own === undefined || !agentCgroupIds.includes(cgroupId(own))) return
-  const parent = realpathSync(cgroup)
-  if (own === parent || own.startsWith(`${parent}/`)) return
+  if (isWithin(cgroup, own)) return
   throw new AmbitError('REDIRECT_AGENT_OUTSIDE', `The agent runs in cgroup ${own}, which is not below ${cgroup}.`, {
     hint: 'Name a cgroup that holds both the pods and the agent, as kubepods does.',
   })
@@ -29,12 +29,36 @@ export function checkAgentCgroup(cgroup: string, agentCgroupIds: readonly bigint
 
 /** Path of this process's cgroup, or undefined where it cannot be told. */
 function ownCgroup(): string | undefined {
-  const path = /^0::(\/.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1]
-  const mount = readFileSync('/proc/self/mounts', 'utf8')
+  const mount = cgroupMount()
+  const full = mount === undefined ? undefined : pathIn(mount, 'self')
+  return full !== undefined && existsSync(full) ? realpathSync(full) : undefined
+}
+
+/** Where the cgroup2 hierarchy is mounted: not always /sys/fs/cgroup (hybrid hosts have it in a folder below). */
+function cgroupMount(): string | undefined {
+  return readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')
     .map((line) => line.split(' '))
     .find(([, , type]) => type === 'cgroup2')?.[1]
-  if (path === undefined || mount === undefined) return undefined
-  const full = path === '/' ? mount : mount + path
-  return existsSync(full) ? realpathSync(full) : undefined
+}
+
+function pathIn(mount: string, pid: number | 'self'): string | undefined {
+  const path = /^0::(\/.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))?.[1]
+  return path === undefined ? undefined : join(mount, path)
+}
+
+/** The folder of a process's cgroup. Throws REDIRECT_NO_CGROUP2, or an error of the file system for a process that is gone. */
+export function cgroupOf(pid: number): string {
+  const mount = cgroupMount()
+  const path = mount === undefined ? undefined : pathIn(mount, pid)
+  if (path !== undefined) return realpathSync(path)
+  throw new AmbitError('REDIRECT_NO_CGROUP2', `Process ${pid} is in no cgroup2 hierarchy that is mounted here.`, {
+    hint: 'Mount it: mount -t cgroup2 none /sys/fs/cgroup/unified.',
+  })
+}
+
+/** True if `path` is `folder` or lies in it. */
+export function isWithin(folder: string, path: string): boolean {
+  const [outer, inner] = [realpathSync(folder), realpathSync(path)]
+  return inner === outer || inner.startsWith(outer === '/' ? '/' : `${outer}/`)
 }

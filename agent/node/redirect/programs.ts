@@ -20,6 +20,7 @@ import { guardSchema } from '../../../native/bpf/gen/guard.ts'
 import { liveSchema } from '../../../native/bpf/gen/live.ts'
 import { skLookupSchema } from '../../../native/bpf/gen/sk_lookup.ts'
 import { setsockoptSchema } from '../../../native/bpf/gen/setsockopt.ts'
+import { kubeletSchema } from '../../../native/bpf/gen/kubelet.ts'
 import { sockopsSchema } from '../../../native/bpf/gen/sockops.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import { edgeKeyText, edgeNumbers } from './edges.ts'
@@ -40,7 +41,8 @@ async function loadNodeModules(pinRoot: string, flowLogPerSecond: number) {
   const object = openObject(objectFile('sockops'), sockopsSchema)
   object.rodata.flow_log_per_second = flowLogPerSecond
   const sockops = await object.load({ pinRoot })
-  return { connect, getpeername, sockops }
+  const kubelet = await openObject(objectFile('kubelet'), kubeletSchema).load({ pinRoot })
+  return { connect, getpeername, sockops, kubelet }
 }
 
 /** What edges are read from. Without the iterator a running connection is not seen before it ends. */
@@ -91,6 +93,8 @@ export interface NodePrograms {
   readonly telemetry: Awaited<ReturnType<typeof loadEdges>>
   /** Where these programs tell of flows, and no others: its only reader is this agent. */
   readonly flowLog: RingMap
+  /** For the kubelet's cgroup, once it is found. */
+  readonly kubelet: Program
   /** Closes this process's handles; what is pinned stays. */
   close(): void
 }
@@ -115,7 +119,7 @@ export async function openPrograms(
   }
   try {
     const node = await loadNodeModules(pinRoot, extras.flowLogPerSecond)
-    modules.push(node.connect, node.getpeername, node.sockops)
+    modules.push(node.connect, node.getpeername, node.sockops, node.kubelet)
     // Cookie 0 belongs to no namespace: this copy is for its maps, and to have the verifier's word before the first pod.
     const lookup = await loadLookup(pinRoot, 0n)
     modules.push(lookup)
@@ -138,7 +142,8 @@ export async function openPrograms(
       put(module.programs.ambit_setsockopt, 'last')
     }
     const flowLog = node.sockops.maps.ambit_flow_log
-    return { maps: { ...node.connect.maps, ...lookup.maps }, attachments, telemetry, flowLog, close }
+    const kubelet = node.kubelet.programs.ambit_kubelet
+    return { maps: { ...node.connect.maps, ...lookup.maps }, attachments, kubelet, telemetry, flowLog, close }
   } catch (error) {
     close()
     throw refusal(error, pinRoot)

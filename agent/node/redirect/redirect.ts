@@ -5,7 +5,7 @@ import type { Socket } from '../../../native/bpf/gen/connect.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import { checkAgentCgroup, checkCgroup } from './cgroup.ts'
 import { checkNode, checkPod } from './checkup.ts'
-import type { Checkup, Repair } from './checks.ts'
+import type { Checkup, KubeletState, Repair } from './checks.ts'
 import type {
   Captured,
   GuardReport,
@@ -19,6 +19,7 @@ import type {
 } from './contract.ts'
 import { readCounters } from './counters.ts'
 import { Edges } from './edges.ts'
+import { checkKubelet, Kubelet, type KubeletOptions } from './kubelet.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
 import { listenToFlows } from './flows.ts'
 import { guardInterfaces } from './guards.ts'
@@ -48,6 +49,8 @@ export interface RedirectOptions {
   readonly features?: Readonly<Record<string, boolean>>
   /** Events of the flow log a second, FLOW_LOG_PER_SECOND; 0: none. */
   readonly flowLogPerSecond?: number
+  /** Whose probes pass where plaintext is refused; `false`: nobody's. Default: found by its name. */
+  readonly kubelet?: KubeletOptions | false
 }
 
 /** A line costs the agent some ten microseconds: a hundredth of a core at most. */
@@ -68,6 +71,7 @@ export async function openRedirect(options: RedirectOptions): Promise<NodeRedire
   requireNeeds(features)
   checkCgroup(options.cgroup)
   checkAgentCgroup(options.cgroup, options.agentCgroupIds)
+  if (options.kubelet) checkKubelet(options.kubelet)
   const programs = await openPrograms(options.cgroup, options.pinRoot, {
     setsockopt: features['helper:cgroup_sockopt/get_netns_cookie'] === true,
     flowLogPerSecond: options.flowLogPerSecond ?? FLOW_LOG_PER_SECOND,
@@ -96,6 +100,7 @@ class KernelRedirect implements NodeRedirect {
   readonly #programs: NodePrograms
   readonly #pinRoot: string
   readonly #agents: readonly bigint[]
+  readonly #kubelet: Kubelet | undefined
   readonly #pods = new Map<string, Enrolled>()
   /** Enrolments run one after the other: each is a few milliseconds, and two of one pod must never meet. */
   #tail: Promise<unknown> = Promise.resolve()
@@ -105,6 +110,10 @@ class KernelRedirect implements NodeRedirect {
     this.#programs = programs
     this.#pinRoot = options.pinRoot
     this.#agents = options.agentCgroupIds
+    if (options.kubelet !== false) {
+      this.#kubelet = new Kubelet(programs.kubelet, options.pinRoot, options.cgroup, options.kubelet ?? {})
+      this.#kubelet.look()
+    }
     this.features = features
     this.tables = new Tables(programs.maps, (uid) => this.#pods.get(uid)?.cookie)
     const podOf = (cookie: bigint): string | undefined => this.#names.get(cookie)
@@ -176,7 +185,12 @@ class KernelRedirect implements NodeRedirect {
   }
 
   checkNode(): readonly Repair[] | 'succeeded' {
-    return checkNode(this.#programs, this.#pinRoot, this.#agents)
+    const repairs = checkNode(this.#programs, this.#pinRoot, this.#agents)
+    return repairs === 'succeeded' ? repairs : [...repairs, ...(this.#kubelet?.look() ?? [])]
+  }
+
+  get kubelet(): KubeletState {
+    return this.#kubelet?.state ?? { state: 'missing', cgroup: '', detail: 'Not looked for.' }
   }
 
   checkPod(uid: string): Promise<Checkup> {
@@ -207,6 +221,7 @@ class KernelRedirect implements NodeRedirect {
       letGo(enrolled)
     }
     this.#pods.clear()
+    this.#kubelet?.close()
     this.#programs.close()
   }
 

@@ -1,7 +1,7 @@
 // The reconciler against a real kernel: each piece that keeps a pod in the mesh is taken away by force, is found missing at the
 // next look, put right and counted; and where the way is broken the canary says so.
 import { execFileSync } from 'node:child_process'
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { codec, openObject, openPinnedLink, openPinnedMap } from '../../native/bpf/index.ts'
 import { libbpfSampleSchema } from '../../native/bpf/gen/test/libbpf_sample.ts'
@@ -154,6 +154,23 @@ describe('a pod is proved to be protected', () => {
     expect(repairs()).toEqual({ pod_link: 1 })
     expect(await look()).toBe('protected')
     await app.must('connect', { to: pod.v4, port: 15_008 })
+  })
+
+  it('after the guard of its interface was detached', async () => {
+    const [name] = readdirSync(`${world.pinRoot}/guards`)
+    const link = openPinnedLink(`${world.pinRoot}/guards/${name}`)
+    link.detach()
+    link.close()
+    expect(await look()).toBe('protected')
+    expect(repairs()).toEqual({ guard: 1 })
+    expect(await look()).toBe('protected')
+    expect(repairs()).toEqual({ guard: 1 })
+  })
+
+  it('after it got two more interfaces, which nobody guarded', async () => {
+    execFileSync('ip', ['-n', pod.name, 'link', 'add', 'eth1', 'type', 'veth', 'peer', 'name', 'eth2'])
+    expect(await look()).toBe('protected')
+    expect(repairs()).toEqual({ guard: 2 })
   })
 
   it('after somebody put another program into a link', async () => {

@@ -7,6 +7,7 @@ export type Repair =
   | 'node_link' // a program was not on the node's cgroup
   | 'kubelet_link' // the program that knows probes was not on the kubelet's cgroup
   | 'pod_link' // the sk_lookup program was not on the pod's namespace
+  | 'guard' // an interface of the pod had no guard
   | 'pin' // a link or map would have ended with this process
   | 'agent_entry' // the agent's cgroup was not exempt
   | 'pod_entry' // the pod's entry was missing or another

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { closeFd, socketCookie, socketListens, type MapHandle } from '../../../native/bpf/index.ts'
 import type { Checkup, Repair } from './checks.ts'
 import type { PodListeners } from './contract.ts'
+import { guardInterfaces } from './guards.ts'
 import { mend, stateOf, type LinkState } from './held.ts'
 import { kernelAddress } from './notes.ts'
 import { entryOf, listenerKinds, makeListener, setAddresses, setListener, type Enrolled } from './pods.ts'
@@ -43,7 +44,12 @@ export function checkNode(
 }
 
 /** One pod: its program, its listeners, its entries. Some ten system calls when all is well. */
-export async function checkPod(programs: NodePrograms, pinRoot: string, pod: Enrolled): Promise<Checkup> {
+export async function checkPod(
+  programs: NodePrograms,
+  pinRoot: string,
+  pod: Enrolled,
+  guarded: boolean,
+): Promise<Checkup> {
   const repairs: Repair[] = []
   for (const kind of listenerKinds) {
     if (!socketListens(pod.listeners[kind])) replaceListener(programs, pod, kind, repairs)
@@ -51,6 +57,8 @@ export async function checkPod(programs: NodePrograms, pinRoot: string, pod: Enr
   }
   checkEntries(programs, pod, repairs)
   await checkLink(pinRoot, pod, repairs)
+  const { added } = guarded ? await guardInterfaces(pinRoot, pod.cookie, pod.netns, false) : { added: [] }
+  repairs.push(...added.map((): Repair => 'guard'))
   return { repairs, listeners: pod.listeners }
 }
 

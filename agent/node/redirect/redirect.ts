@@ -194,7 +194,7 @@ class KernelRedirect implements NodeRedirect {
   }
 
   checkPod(uid: string): Promise<Checkup> {
-    return this.#inTurn(async () => checkPod(this.#programs, this.#pinRoot, this.#known(uid)))
+    return this.#inTurn(async () => checkPod(this.#programs, this.#pinRoot, this.#known(uid), this.#guards))
   }
 
   /** The socket with a note on it; closed where that fails. */

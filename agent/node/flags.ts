@@ -8,6 +8,7 @@ export interface AgentFlags {
   readonly tokenFile: string
   readonly cgroup: string
   readonly pinRoot: string
+  readonly holder?: string
   readonly socket: string
   readonly stateDir: string
   readonly metrics: string
@@ -21,7 +22,8 @@ const EXAMPLE = `
 Example:
   ambit agent --node node1 --control control.ambit-system.svc:15012 \\
     --root-cert /var/run/ambit/root-cert.pem --token-file /var/run/secrets/tokens/ambit-token \\
-    --cgroup /sys/fs/cgroup/kubepods.slice --pin-root /sys/fs/bpf/ambit/node1/v2 \\
+    --cgroup /sys/fs/cgroup/kubepods.slice --pin-root /sys/fs/bpf/ambit/node1 \\
+    --holder /run/ambit/holder.sock \\
     --socket /run/ambit/agent.sock --state-dir /var/lib/ambit/agent --admin unix:/run/ambit/admin.sock
 
 Environment:
@@ -41,6 +43,7 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
     .requiredOption('--token-file <file>', "this agent's token, read anew for each use")
     .requiredOption('--cgroup <path>', "parent of the pods' cgroups")
     .requiredOption('--pin-root <path>', "folder on bpffs for this node's programs")
+    .option('--holder <path>', 'unix socket of ambit-holder, which keeps the listeners while no agent runs')
     .requiredOption('--socket <path>', 'unix socket on which pods are added and removed')
     .requiredOption('--state-dir <path>', 'where the last good state is kept')
     .option('--metrics <host:port>', 'Prometheus metrics', '[::]:15020')

@@ -28,6 +28,7 @@ import { proofMetrics } from './prove/metrics.ts'
 import { Prover } from './prove/prover.ts'
 import { ownCgroupId } from './redirect/descriptors.ts'
 import { openRedirect } from './redirect/redirect.ts'
+import { Succession, agentAnswers, openInSuccession } from './succession.ts'
 import { tableMetrics } from './tables/metrics.ts'
 import { TableSync } from './tables/sync.ts'
 import { Tunnels } from './tunnel/tunnels.ts'
@@ -87,18 +88,21 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   mkdirSync(flags.stateDir, { recursive: true, mode: 0o700 })
 
   // First what answers questions, so that a start that hangs can be looked into.
-  const ready = await openAdmin({ listen: flags.ready, routes: readyRoutes(readiness), localOnly: false, log })
-  lifecycle.onStop('readiness', () => ready.close())
+  const overlaps = await agentAnswers(flags.socket)
+  const asked = { listen: flags.ready, routes: readyRoutes(readiness), localOnly: false, log }
+  lifecycle.onStop('readiness', await openInSuccession(asked, overlaps, clock))
 
   const redirect = await openRedirect({
     cgroup: flags.cgroup,
     agentCgroupIds: [ownCgroupId()],
     pinRoot: flags.pinRoot,
+    ...(flags.holder === undefined ? {} : { holder: flags.holder }),
     features: missingFeatures(),
     kubelet: {
       ...(flags.kubeletPid === undefined ? {} : { pid: flags.kubeletPid }),
       ...(flags.kubeletCgroup === undefined ? {} : { cgroup: flags.kubeletCgroup }),
     },
+    onProblem: (problem) => log.warn({ error: problem.message }, 'the kernel half goes on without something'),
   })
   lifecycle.onStop('kernel', () => redirect.close())
 
@@ -192,6 +196,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     stateDir: flags.stateDir,
     log: log.child({ room: 'enroll' }),
     clock,
+    leads: () => redirect.leads(),
     async onEnrolled(pod, listeners) {
       await running.addPod(pod, listeners)
       prover.add(pod)
@@ -208,6 +213,14 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   lifecycle.onStop('tunnels', () => running.drain(drainMs))
   lifecycle.onStop('enrolment', () => enrolled.close())
   lifecycle.onStop('proofs', () => prover.close())
+  const succession = new Succession({
+    leads: () => redirect.leads(),
+    socketPath: flags.socket,
+    clock,
+    log,
+    onOrphaned: () => void lifecycle.stop('the agent that had taken over is gone'),
+  })
+  lifecycle.onStop('succession', () => succession.close())
   lifecycle.onStop('not ready any more', () => readiness.drain())
   void enrolled.settled().then(() => podsEnrolled.done())
 
@@ -216,8 +229,8 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   proofMetrics(metrics, prover, clock)
   tableMetrics(metrics, tables)
   const facts = { version, node: flags.node, config: { ...flags } }
-  const measured = await openAdmin({ listen: flags.metrics, routes: metricsRoutes(metrics), localOnly: false, log })
-  lifecycle.onStop('metrics', () => measured.close())
+  const scraped = { listen: flags.metrics, routes: metricsRoutes(metrics), localOnly: false, log }
+  lifecycle.onStop('metrics', await openInSuccession(scraped, overlaps, clock))
   const admin = await openAdmin({
     listen: flags.admin,
     routes: {
@@ -227,6 +240,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
       ...loggingRoutes(log),
     },
     localOnly: true,
+    replace: true,
     log,
   })
   lifecycle.onStop('admin', () => admin.close())

@@ -1,10 +1,10 @@
 // The programs of the mesh and the sandbox's own DNS: their flags, where they run, when they are ready. Must not live
 // here: keeping them alive (keeper.ts), pods (pod-runner.ts).
 import { spawn, type ChildProcess } from 'node:child_process'
-import { openSync, closeSync, existsSync, readFileSync } from 'node:fs'
+import { openSync, closeSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { AmbitError } from '../base/errors.ts'
 import { Keeper, type KeeperOptions } from './keeper.ts'
 import type { Layout, NodeLayout } from './layout.ts'
@@ -25,7 +25,7 @@ export interface Paths {
   readonly controlAdmin: string
   readonly tokenKeys: string
   readonly socket: string
-  node(name: string): { socket: string; admin: string; state: string; token: string }
+  node(name: string): { socket: string; admin: string; state: string; token: string; holder: string }
 }
 
 export function pathsOf(home: string): Paths {
@@ -42,6 +42,7 @@ export function pathsOf(home: string): Paths {
       admin: join(home, 'nodes', name, 'admin.sock'),
       state: join(home, 'nodes', name, 'state'),
       token: join(home, 'nodes', name, 'token'),
+      holder: join(home, 'nodes', name, 'holder.sock'),
     }),
   }
 }
@@ -86,10 +87,28 @@ export function controlKeeper(layout: Layout, ambit: string, configDirs: readonl
   })
 }
 
-export function agentKeeper(layout: Layout, node: NodeLayout, ambit: string, ends: Ends): Keeper {
+/** Keeps the pods' listeners while an agent is restarted; `program` is its executable. */
+export function holderKeeper(layout: Layout, node: NodeLayout, program: string, ends: Ends): Keeper {
+  const paths = pathsOf(layout.home)
+  const cgroup = join(node.cgroup, 'holder')
+  const { holder } = paths.node(node.name)
+  makeCgroup(cgroup)
+  mkdirSync(dirname(holder), { recursive: true, mode: 0o700 })
+  return new Keeper({
+    name: `holder-${node.name}`,
+    logFile: join(paths.logs, `holder-${node.name}.log`),
+    restart: 'Always',
+    forks: false,
+    command: () => programCommand(node.netns, cgroup, [program, holder]),
+    ...ends,
+  })
+}
+
+/** `generation`: each agent of a node has a cgroup of its own, as each pod of a DaemonSet has; two may overlap. */
+export function agentKeeper(layout: Layout, node: NodeLayout, ambit: string, ends: Ends, generation = 0): Keeper {
   const paths = pathsOf(layout.home)
   const own = paths.node(node.name)
-  const cgroup = join(node.cgroup, 'agent')
+  const cgroup = join(node.cgroup, generation === 0 ? 'agent' : `agent-${generation}`)
   makeCgroup(cgroup)
   return new Keeper({
     name: `agent-${node.name}`,
@@ -111,7 +130,9 @@ export function agentKeeper(layout: Layout, node: NodeLayout, ambit: string, end
         '--cgroup',
         node.cgroup,
         '--pin-root',
-        `${node.pinRoot}/v2`,
+        node.pinRoot,
+        '--holder',
+        own.holder,
         '--socket',
         own.socket,
         '--state-dir',
@@ -186,16 +207,19 @@ export async function isControlReady(layout: Layout): Promise<boolean> {
   })
 }
 
-/** An agent is ready when its own readiness says so. */
-export function isAgentReady(node: NodeLayout): Promise<boolean> {
+/** The holder is there once it listens. */
+export function isHolderReady(layout: Layout, node: NodeLayout): Promise<boolean> {
+  return Promise.resolve(existsSync(pathsOf(layout.home).node(node.name).holder))
+}
+
+/** An agent is ready when its own readiness says so: that of the newest, whoever has the port. */
+export function isAgentReady(layout: Layout, node: NodeLayout): Promise<boolean> {
   return new Promise((resolve) => {
-    const outgoing = request(
-      { host: node.address4, port: READY_PORT, path: '/healthz/ready', agent: false, timeout: 1000 },
-      (response) => {
-        response.resume()
-        resolve(response.statusCode === 200)
-      },
-    )
+    const socketPath = pathsOf(layout.home).node(node.name).admin
+    const outgoing = request({ socketPath, path: '/healthz/ready', agent: false, timeout: 1000 }, (response) => {
+      response.resume()
+      resolve(response.statusCode === 200)
+    })
     outgoing.on('timeout', () => outgoing.destroy())
     outgoing.on('error', () => resolve(false))
     outgoing.end()

@@ -26,8 +26,10 @@ import {
   controlAddress,
   controlKeeper,
   DnsProgram,
+  holderKeeper,
   isAgentReady,
   isControlReady,
+  isHolderReady,
   metricsUrl,
   pathsOf,
   waitFor,
@@ -76,6 +78,7 @@ export interface Status {
 
 export const PROJECT = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 export const AMBIT = join(PROJECT, 'agent', 'bin', 'ambit')
+const HOLDER = join(PROJECT, 'build', 'holder', 'ambit-holder')
 const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 const ALPHABET = 'bcdfghjklmnpqrstvwxz2456789'
 /** Agents' lists are asked at most this often, and answers older than this are not told. */
@@ -114,6 +117,9 @@ export class Sandbox {
   readonly #written = new Map<string, string>()
   readonly #queues = new Map<string, Promise<unknown>>()
   readonly #agents = new Map<string, Keeper>()
+  readonly #holders = new Map<string, Keeper>()
+  /** Agents that were started so far, but for the first of each node. */
+  #generations = 0
   #control: Keeper | undefined
   #tokens: TokenIssuer | undefined
   #desired: Desired = { podSets: [], services: [], notes: [] }
@@ -228,22 +234,50 @@ export class Sandbox {
     this.#control = control
     control.start()
     await waitFor('control', control, () => isControlReady(layout), options.readyMs, stopped)
-    for (const node of layout.nodes) {
-      const keeper = agentKeeper(layout, node, AMBIT, ends(`agent-${node.name}`))
-      this.#agents.set(node.name, keeper)
-      keeper.start()
-    }
     await Promise.all(
-      layout.nodes.map((node) =>
-        waitFor(
-          `the agent of ${node.name}`,
-          this.#agents.get(node.name)!,
-          () => isAgentReady(node),
-          options.readyMs,
-          stopped,
-        ),
-      ),
+      layout.nodes.map(async (node) => {
+        const holder = holderKeeper(layout, node, HOLDER, ends(`holder-${node.name}`))
+        this.#holders.set(node.name, holder)
+        holder.start()
+        await waitFor(`the holder of ${node.name}`, holder, () => isHolderReady(layout, node), options.readyMs, stopped)
+        const agent = agentKeeper(layout, node, AMBIT, ends(`agent-${node.name}`))
+        this.#agents.set(node.name, agent)
+        agent.start()
+        const ready = () => isAgentReady(layout, node)
+        await waitFor(`the agent of ${node.name}`, agent, ready, options.readyMs, stopped)
+      }),
     )
+  }
+
+  /**
+   * Replaces a node's agent as a DaemonSet with maxSurge does: a new one starts, takes over and becomes ready, then the old
+   * one drains for at most `graceMs`. Throws SANDBOX_NOT_READY if the new one does not get ready; the old one goes on then.
+   */
+  async upgradeAgent(name: string, graceMs = 30_000): Promise<void> {
+    const node = this.layout.nodes.find((one) => one.name === name)
+    const old = this.#agents.get(name)
+    if (!node || !old) throw new AmbitError('SANDBOX_NO_AGENT', `no agent runs for node '${name}'`)
+    let started = false
+    const next = agentKeeper(
+      this.layout,
+      node,
+      AMBIT,
+      { onStarted: () => (started = true), onEnded: () => this.log.error({ node: name }, 'an upgraded agent ended') },
+      ++this.#generations,
+    )
+    const before = statSync(this.paths.node(name).admin).ino
+    next.start()
+    // The path is the new one's as soon as it has been put there; until then the old one would answer.
+    const ready = async (): Promise<boolean> =>
+      started && statSync(this.paths.node(name).admin).ino !== before && (await isAgentReady(this.layout, node))
+    try {
+      await waitFor(`the next agent of ${name}`, next, ready, this.options.readyMs, () => this.#ended)
+    } catch (error) {
+      await next.stop(graceMs)
+      throw error
+    }
+    this.#agents.set(name, next)
+    await old.stop(graceMs)
   }
 
   async #writeTokens(): Promise<void> {
@@ -524,6 +558,7 @@ export class Sandbox {
   programs(): Record<string, number | undefined> {
     const found: Record<string, number | undefined> = { control: this.#control?.pid }
     for (const [name, keeper] of this.#agents) found[`agent-${name}`] = keeper.pid
+    for (const [name, keeper] of this.#holders) found[`holder-${name}`] = keeper.pid
     return found
   }
 
@@ -564,6 +599,7 @@ export class Sandbox {
     this.#dns.stop()
     this.#control?.abandon()
     for (const agent of this.#agents.values()) agent.abandon()
+    for (const holder of this.#holders.values()) holder.abandon()
     for (const pod of this.#pods.values()) pod.abandon()
     return sweep(this.options.name)
   }

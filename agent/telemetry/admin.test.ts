@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -138,6 +138,27 @@ describe('the admin server', () => {
     expect((await call(server, '/healthz/ready')).status).toBe(200)
     await expect(start(routes, `unix:${join(folder, 'other')}`)).rejects.toMatchObject({ code: 'ADMIN_PORT_IN_USE' })
     expect(existsSync(join(folder, 'other'))).toBe(true)
+    rmSync(folder, { recursive: true, force: true })
+  })
+
+  it('takes the place of a live one at a unix socket where it may, and leaves it alone at its own end', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'ambit-admin-'))
+    const path = join(folder, 's')
+    const open = async (name: string) => {
+      const routes = {
+        [`/${name}`]: { method: 'GET', about: name, handle: () => ({ status: 200, type: '', body: name }) },
+      } as const
+      return openAdmin({ listen: `unix:${path}`, routes, localOnly: true, replace: true, log: silentLog })
+    }
+    const first = await open('first')
+    expect((await call(first, '/first', 'GET', { connection: 'close' })).status).toBe(200)
+    const second = await open('second')
+    expect(statSync(path).mode & 0o777).toBe(0o600)
+    expect((await call(second, '/second', 'GET', { connection: 'close' })).status).toBe(200)
+    await first.close()
+    expect((await call(second, '/second', 'GET', { connection: 'close' })).status).toBe(200)
+    await second.close()
+    expect(readdirSync(folder)).toEqual([])
     rmSync(folder, { recursive: true, force: true })
   })
 

@@ -1,7 +1,7 @@
 // The small HTTP servers a program has for people and machines around it: metrics, readiness, and the admin server with
 // the state and the log level. The admin server listens on loopback or a unix socket only; nothing here ever shows a
 // private key. Must not live here: the mesh's traffic (http/), what the state is (each program gives it).
-import { chmodSync, lstatSync, rmSync } from 'node:fs'
+import { chmodSync, lstatSync, renameSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import { isLoopback, joinHostPort, parseIp, splitHostPort } from '../base/ip.ts'
@@ -30,6 +30,8 @@ export interface AdminOptions {
   readonly routes: Readonly<Record<string, AdminRoute>>
   /** Refuse to listen anywhere but on loopback or a unix socket (ADMIN_NOT_LOCAL). */
   readonly localOnly: boolean
+  /** Takes the place of a live server at a unix path, which keeps its open connections. Default: ADMIN_PORT_IN_USE. */
+  readonly replace?: boolean
   readonly log: Logger
 }
 
@@ -66,16 +68,27 @@ export async function openAdmin(options: AdminOptions): Promise<AdminServer> {
   server.keepAliveTimeout = REQUEST_MS
   if (path === undefined) {
     await started(server, () => server.listen(target?.port ?? 0, target?.host), listen)
+  } else if (options.replace === true) {
+    // Of its own, so that a server that closes (which removes what it was bound to) does not take another's.
+    const own = `${path}.${process.pid}`
+    rmSync(own, { force: true })
+    await started(server, () => server.listen(own), listen)
+    chmodSync(own, 0o600)
+    renameSync(own, path)
   } else {
     await removeStale(path)
     await started(server, () => server.listen(path), listen)
     chmodSync(path, 0o600)
   }
   const bound = server.address()
+  const inode = path === undefined ? undefined : lstatSync(path).ino
   return {
-    address: typeof bound === 'object' && bound ? joinHostPort(bound.address, bound.port) : listen,
+    address:
+      path === undefined && typeof bound === 'object' && bound ? joinHostPort(bound.address, bound.port) : listen,
     close: () =>
       new Promise((resolve) => {
+        if (path !== undefined && lstatSync(path, { throwIfNoEntry: false })?.ino === inode)
+          rmSync(path, { force: true })
         server.close(() => resolve())
         server.closeAllConnections()
       }),

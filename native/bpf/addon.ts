@@ -191,6 +191,8 @@ export interface Native {
   socketCookie(fd: number): bigint | number
   socketListens(fd: number): number
   socketName(fd: number, peer: boolean): Uint8Array | number
+  socketNetns(fd: number): bigint | number
+  packetSocket(path: string): number
   socketPair(): [number, number] | number
   sendFds(socket: number, bytes: Uint8Array, fds: readonly number[]): number
   recvFds(

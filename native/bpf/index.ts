@@ -16,7 +16,7 @@ export type {
   TestRunOptions,
   TestRunResult,
 } from './program.ts'
-export { createLpmMap, createMap, createPerCpuMap, openPinnedMap, openPinnedPerCpuMap } from './map.ts'
+export { createLpmMap, createMap, createPerCpuMap, openPinnedBytes, openPinnedMap, openPinnedPerCpuMap } from './map.ts'
 export type { BpfMap, LpmMap, MapOptions, MapSchema, PerCpuMap, SocketMap } from './map.ts'
 export type { MapHandle, MapShape, UpdateMode } from './keyed.ts'
 export type { BatchOptions, EntryMap, SetManyOptions } from './batch.ts'
@@ -35,6 +35,7 @@ export {
   interfacesIn,
   netnsCookie,
   openNetns,
+  packetSocket,
   peerName,
   recvFds,
   sendFds,
@@ -42,6 +43,7 @@ export {
   socketIn,
   socketListens,
   socketName,
+  socketNetns,
   socketPair,
 } from './sockets.ts'
 export type { NetworkInterface, ReceivedFds, SocketAddress, SocketInOptions } from './sockets.ts'

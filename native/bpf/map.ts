@@ -3,7 +3,7 @@
 // (ring.ts) and how maps come to be (object.ts).
 import { native } from './addon.ts'
 import { EntryMap } from './batch.ts'
-import { i32, u64, type Codec } from './codec.ts'
+import { bytes, i32, u64, type Codec } from './codec.ts'
 import { BpfError, check, failure } from './errors.ts'
 import { BPF_F_NO_PREALLOC, mapTypes, type MapType } from './kinds.ts'
 import { KeyedMap, type MapShape, type Owner, type UpdateMode } from './keyed.ts'
@@ -221,6 +221,12 @@ export interface MapSchema<K = unknown, V = unknown> {
 export function openPinnedMap<K, V>(path: string, key: Codec<K>, value: Codec<V>): BpfMap<K, V> {
   const { fd, shape } = openPin(path)
   return guarded(fd, () => new BpfMap(fd, shape, key, value))
+}
+
+/** Opens a map by its pin whatever its shape is: keys and values are bytes. Not for per-CPU maps. */
+export function openPinnedBytes(path: string): BpfMap<Uint8Array, Uint8Array> {
+  const { fd, shape } = openPin(path)
+  return guarded(fd, () => new BpfMap(fd, shape, bytes(shape.keySize), bytes(shape.valueSize)))
 }
 
 /** The same for per-CPU maps. */

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { World } from '../../test/world/netns.ts'
-import { VerifierError, codec, ensureBpffs, isBpffs, openObject, openPinnedMap } from './index.ts'
+import { VerifierError, codec, ensureBpffs, isBpffs, openObject, openPinnedBytes, openPinnedMap } from './index.ts'
 import { SampleKey, SampleRun, SampleValue, libbpfSampleSchema } from './gen/test/libbpf_sample.ts'
 import { libbpfRefusedSchema } from './gen/test/libbpf_refused.ts'
 
@@ -124,6 +124,9 @@ describe('pinned maps', () => {
     using module = await openObject(sample, libbpfSampleSchema).load({ pinRoot })
     expect(module.maps.sample_hash.get(key)?.big).toBe(77n)
     const byPath = openPinnedMap(join(pinRoot, 'sample_hash'), SampleKey, SampleValue)
+    const raw = openPinnedBytes(join(pinRoot, 'sample_hash'))
+    expect([...raw.keys()].map((key) => key.length)).toEqual([20])
+    raw.close()
     expect([...byPath.entries()].map(([, { big }]) => big)).toEqual([77n])
     byPath.close()
     expect(() => openPinnedMap(join(pinRoot, 'sample_hash'), codec.u32, SampleValue)).toThrow('has keys of 20 bytes')

@@ -1,5 +1,6 @@
 // Sockets in other namespaces, descriptors over unix sockets, cookies and ids, on a real kernel.
-import { mkdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { mkdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { World, type Pod } from '../../test/world/netns.ts'
 import {
@@ -10,6 +11,7 @@ import {
   interfacesIn,
   netnsCookie,
   openNetns,
+  packetSocket,
   peerName,
   probeFeatures,
   recvFds,
@@ -17,6 +19,7 @@ import {
   socketCookie,
   socketIn,
   socketName,
+  socketNetns,
   socketPair,
 } from './index.ts'
 
@@ -125,7 +128,49 @@ describe('identities', () => {
   })
 })
 
+describe('a socket', () => {
+  it('tells its namespace, wherever its owner is', () => {
+    const there = socketIn(pod.netns, { family: 4 })
+    const home = socketIn(here, { family: 6 })
+    expect(socketNetns(there)).toBe(netnsCookie(pod.netns))
+    expect(socketNetns(home)).toBe(netnsCookie(here))
+    const none = openNetns(here)
+    expect(() => socketNetns(none)).toThrow('SO_NETNS_COOKIE')
+    for (const fd of [there, home, none]) closeFd(fd)
+  })
+})
+
 describe('descriptors over a unix socket', () => {
+  it('go to whoever listens for packets at a path, or to nobody', async () => {
+    expect(() => packetSocket('/nowhere/at/all')).toThrow('ENOENT')
+    expect(() => packetSocket('x'.repeat(200))).toThrow('ENAMETOOLONG')
+    const path = `/tmp/ambit-packets-${process.pid}`
+    const script = `import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.bind(sys.argv[1]); s.listen(); print("up", flush=True)
+c, _ = s.accept()
+while True:
+  data, fds, _, _ = socket.recv_fds(c, 100, 3)
+  if not data: break
+  c.send(b"%d bytes %d fds" % (len(data), len(fds)))`
+    const peer = spawn('/usr/bin/python3', ['-c', script, path], { stdio: ['ignore', 'pipe', 'inherit'] })
+    await new Promise((resolve) => peer.stdout.once('data', resolve))
+    const socket = packetSocket(path)
+    expect(flagsOf(socket) & (O_CLOEXEC | O_NONBLOCK)).toBe(O_CLOEXEC | O_NONBLOCK)
+    const said: string[] = []
+    sendFds(socket, Buffer.from('one'), [socket, socket])
+    sendFds(socket, Buffer.from('three'), [])
+    const take = (): string[] => {
+      const got = recvFds(socket, 100, 1)
+      if (got) said.push(Buffer.from(got.bytes).toString())
+      return said
+    }
+    await expect.poll(take).toEqual(['3 bytes 2 fds', '5 bytes 0 fds'])
+    closeFd(socket)
+    peer.kill()
+    rmSync(path)
+  })
+
   it('arrive as new ones for the same file, close-on-exec', () => {
     const [one, two] = socketPair()
     const listener = socketIn(pod.netns, { family: 4, bind: { address: pod.v4 }, listen: {} })

@@ -125,6 +125,13 @@ export function socketListens(fd: number): boolean {
   return check(native().socketListens(fd), 'SO_ACCEPTCONN', `Asking whether socket ${fd} listens`) === 1
 }
 
+/** The cookie of the namespace that a socket belongs to, as netnsCookie gives it. */
+export function socketNetns(fd: number): bigint {
+  const cookie = native().socketNetns(fd)
+  if (typeof cookie === 'number') throw failure(-cookie, 'SO_NETNS_COOKIE', `Asking for the namespace of socket ${fd}`)
+  return cookie
+}
+
 /** The socket's own address (getsockname). v4-mapped addresses are given as IPv4, with `mapped` set. */
 export function socketName(fd: number): SocketAddress {
   return nameOf(fd, false)
@@ -147,6 +154,11 @@ export function socketPair(): [number, number] {
   const pair = native().socketPair()
   if (typeof pair === 'number') throw failure(-pair, 'socketpair', 'Making a pair of sockets')
   return pair
+}
+
+/** Connects to a unix socket of type SOCK_SEQPACKET; non-blocking. Never waits: EAGAIN if the listener's queue is full. */
+export function packetSocket(path: string): number {
+  return check(native().packetSocket(path), 'connect', `Connecting to ${path}`)
 }
 
 /**

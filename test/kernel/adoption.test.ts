@@ -26,7 +26,7 @@ class Agent {
     const orders = JSON.stringify({
       cgroup: world.cgroup,
       agentCgroup: world.agentCgroup,
-      pinRoot: world.pinRoot,
+      pinRoot: world.bpffs,
       pods: pods.map((pod) => ({ uid: pod.name, netns: pod.netns, addresses: [pod.v4, pod.v6] })),
     })
     const script = 'echo 0 > "$1/cgroup.procs" && shift && exec "$@"'

@@ -57,6 +57,8 @@ export class Queue implements ConnectionHandler {
 /** An enrolled pod with its listeners accepting. */
 export interface Captured {
   readonly listeners: PodListeners
+  /** What accepts on them. */
+  readonly listening: readonly Listener[]
   readonly outbound: Queue
   readonly hbone: Queue
   readonly plaintext: Queue
@@ -80,8 +82,8 @@ export class TestNode {
 
   /** Options for an agent of this node. */
   get options(): { cgroup: string; agentCgroupIds: bigint[]; pinRoot: string } {
-    const { cgroup, agentCgroup, pinRoot } = this.world
-    return { cgroup, agentCgroupIds: [cgroupId(agentCgroup)], pinRoot }
+    const { cgroup, agentCgroup, bpffs } = this.world
+    return { cgroup, agentCgroupIds: [cgroupId(agentCgroup)], pinRoot: bpffs }
   }
 
   /** A new agent process as far as the kernel can tell: adopts what the last one pinned. */
@@ -101,10 +103,18 @@ export class TestNode {
     const hbone = new Queue(this)
     const plaintext = new Queue(this)
     for (const [kind, handler] of Object.entries({ outbound, hbone, plaintext })) {
-      const fd = listeners[kind as keyof PodListeners]
+      const fd = listeners[kind as 'outbound' | 'hbone' | 'plaintext']
       this.#listening.push(await transport.listen({ fd, handler }))
     }
-    return { listeners, outbound, hbone, plaintext }
+    return { listeners, listening: this.#listening.slice(-3), outbound, hbone, plaintext }
+  }
+
+  /** One agent's part of the listeners' end: it accepts no more. */
+  async stopListening({ listening }: Captured): Promise<void> {
+    for (const listener of listening) {
+      this.#listening.splice(this.#listening.indexOf(listener), 1)
+      await listener.stop()
+    }
   }
 
   /** The agent connects to an app in a pod, on behalf of a client. */

@@ -103,7 +103,7 @@ metadata: {name: shop, labels: ${labels}}
       [
         'agent',
         ...['--node', 'node1', '--control', `127.0.0.1:${port}`, '--root-cert', join(folder, 'control/root-cert.pem')],
-        ...['--token-file', join(folder, 'token'), '--cgroup', world.cgroup, '--pin-root', world.pinRoot],
+        ...['--token-file', join(folder, 'token'), '--cgroup', world.cgroup, '--pin-root', world.bpffs],
         ...['--socket', join(folder, 'agent.sock'), '--state-dir', join(folder, 'agent')],
         ...['--metrics', `127.0.0.1:${port + 1}`, '--ready', `127.0.0.1:${port + 2}`],
         ...['--admin', `unix:${join(folder, 'admin.sock')}`],

@@ -105,7 +105,9 @@ export class World {
   readonly cgroup: string
   /** The agent's cgroup. */
   readonly agentCgroup: string
-  /** A folder on bpffs for pins. */
+  /** A folder on bpffs of this world's own. */
+  readonly bpffs: string
+  /** In there, where pins of today's schema are. */
   readonly pinRoot: string
   readonly #fabric: string
   readonly #subnet: number
@@ -122,7 +124,8 @@ export class World {
     this.agentCgroup = `${this.cgroup}/agent`
     mkdirSync(this.agentCgroup, { recursive: true })
     if (!mounted(BPFFS)) execFileSync('mount', ['-t', 'bpf', 'bpf', BPFFS])
-    this.pinRoot = `${BPFFS}/${this.id}/v2`
+    this.bpffs = `${BPFFS}/${this.id}`
+    this.pinRoot = `${this.bpffs}/v2`
     this.#fabric = `${this.id}-f`
     ip('netns', 'add', this.#fabric)
     ip('-n', this.#fabric, 'link', 'add', 'br0', 'type', 'bridge')

@@ -39,6 +39,8 @@ export interface EnrollmentOptions {
   readonly stateDir: string
   readonly log: Logger
   readonly clock: Clock
+  /** False once a newer agent has taken over: its pods are that one's then. Default: always true. */
+  readonly leads?: () => boolean
   /** Namespaces whose pods are never captured; default ambit-system and kube-system. */
   readonly exemptNamespaces?: readonly string[]
   /**

@@ -17,6 +17,7 @@ describe('enrolment', () => {
   /** onEnrolled fails so often. */
   let handoverFailures: number
   let running: Enrollment[]
+  let leads: boolean
 
   async function start(): Promise<Enrollment> {
     const enrollment = await startEnrollment({
@@ -27,6 +28,7 @@ describe('enrolment', () => {
       stateDir: join(folder.path, 'state'),
       log: silentLog,
       clock,
+      leads: () => leads,
       onEnrolled: (pod, listeners) => {
         told.push(`+${pod.name} ${listeners.outbound}`)
         if (handoverFailures-- > 0) throw new Error('no listener')
@@ -45,10 +47,33 @@ describe('enrolment', () => {
     told = []
     handoverFailures = 0
     running = []
+    leads = true
   })
   afterEach(async () => {
     for (const enrollment of running) await enrollment.close()
     folder.remove()
+  })
+
+  it('leaves all to the agent that has taken over', async () => {
+    const enrollment = await start()
+    const [pod, other] = [folder.pod('web'), folder.pod('other')]
+    await enrollment.add(pod)
+    leads = false
+    const superseded = { code: 'ENROLL_SUPERSEDED' }
+    await expect(enrollment.add(other)).rejects.toMatchObject(superseded)
+    await expect(enrollment.del(pod.uid)).rejects.toMatchObject(superseded)
+    // Neither what changes in the mesh nor what becomes of pods is its business any more.
+    mesh = undefined
+    rmSync(pod.netns)
+    enrollment.changed()
+    clock.advance(60_000)
+    await enrollment.settled()
+    expect(books.log).toEqual(['enroll uid-web'])
+    // The registry on disk is the other's: nothing was written there.
+    leads = true
+    mesh = shopMesh()
+    const next = await start()
+    expect(next.list().map((status) => status.pod.name)).toEqual(['web'])
   })
 
   it('answers once the pod is captured and its owner has the listeners', async () => {

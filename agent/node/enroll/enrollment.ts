@@ -70,6 +70,7 @@ class Driver implements Enrollment {
   }
 
   async add(pod: RegisteredPod): Promise<PodStatus> {
+    this.#mustLead()
     const wanted = this.#wanted(pod)
     if (wanted.verdict === 'unknown') {
       throw new AmbitError('ENROLL_NO_STATE', `Pod ${pod.namespace}/${pod.name} cannot be judged: ${wanted.reason}`, {
@@ -100,6 +101,7 @@ class Driver implements Enrollment {
   }
 
   async del(uid: string): Promise<boolean> {
+    this.#mustLead()
     const known = this.#registry.remove(uid)
     if (!known && !this.#captured.has(uid) && !this.#options.redirect.enrolled().includes(uid)) return false
     this.#released.add(uid)
@@ -150,7 +152,7 @@ class Driver implements Enrollment {
 
   async #run(): Promise<void> {
     try {
-      while (this.#dirty && !this.#closed) {
+      while (this.#dirty && !this.#closed && this.#leads()) {
         this.#dirty = false
         const steps = plan({
           registered: this.#registry.pods,
@@ -161,7 +163,7 @@ class Driver implements Enrollment {
           wanted: (pod) => this.#wanted(pod),
         })
         for (const step of steps) {
-          if (this.#closed) break
+          if (this.#closed || !this.#leads()) break
           await this.#take(step)
         }
         this.#settleReleased()
@@ -171,7 +173,18 @@ class Driver implements Enrollment {
       this.#running = undefined
     }
     // Changed between the last look and now.
-    if (this.#dirty && !this.#closed) this.changed()
+    if (this.#dirty && !this.#closed && this.#leads()) this.changed()
+  }
+
+  #leads(): boolean {
+    return this.#options.leads?.() ?? true
+  }
+
+  #mustLead(): void {
+    if (this.#leads()) return
+    throw new AmbitError('ENROLL_SUPERSEDED', 'Another agent of this node has taken over.', {
+      hint: 'Connect to the local socket again: that one listens there.',
+    })
   }
 
   /** One step; a failure is remembered and tried again later, the others go on. */

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs'
 import { closeFd, socketCookie, socketListens, type MapHandle } from '../../../native/bpf/index.ts'
 import type { Checkup, Repair } from './checks.ts'
-import type { PodListeners } from './contract.ts'
+import type { ListenerKind } from './contract.ts'
 import { guardInterfaces } from './guards.ts'
 import { mend, stateOf, type LinkState } from './held.ts'
 import { kernelAddress } from './notes.ts'
@@ -77,7 +77,7 @@ async function checkLink(pinRoot: string, pod: Enrolled, repairs: Repair[]): Pro
 }
 
 /** A closed listener cannot be opened again: another takes its place, under another port. */
-function replaceListener(programs: NodePrograms, pod: Enrolled, kind: keyof PodListeners, repairs: Repair[]): void {
+function replaceListener(programs: NodePrograms, pod: Enrolled, kind: ListenerKind, repairs: Repair[]): void {
   const old = pod.listeners[kind]
   const fd = makeListener(pod.netns)
   pod.listeners = { ...pod.listeners, [kind]: fd }
@@ -87,7 +87,7 @@ function replaceListener(programs: NodePrograms, pod: Enrolled, kind: keyof PodL
   repairs.push('listener')
 }
 
-function checkListenerEntry(programs: NodePrograms, pod: Enrolled, kind: keyof PodListeners, repairs: Repair[]): void {
+function checkListenerEntry(programs: NodePrograms, pod: Enrolled, kind: ListenerKind, repairs: Repair[]): void {
   const { cookie, listeners } = pod
   const found = programs.maps.ambit_listeners.cookie({ cookie, kind: listenerKinds.indexOf(kind) })
   if (found === socketCookie(listeners[kind])) return

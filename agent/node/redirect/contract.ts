@@ -21,7 +21,11 @@ export interface PodListeners {
   readonly hbone: number
   /** Inbound connections to any other port that did not come from this agent. */
   readonly plaintext: number
+  /** Those of an agent of another schema, kept by the holder: who still waits there is served, too. */
+  readonly older?: PodListeners
 }
+
+export type ListenerKind = 'outbound' | 'hbone' | 'plaintext'
 
 /** Where a captured connection wanted to go. */
 export interface Captured extends Endpoint {
@@ -208,7 +212,7 @@ export interface Redirect {
   readonly features: Readonly<Record<string, boolean>>
   /** Closes this process's handles; pinned links stay, so that a dead agent never means open traffic. */
   close(): void
-  /** Removes every pin: traffic is plain afterwards. */
+  /** Removes every pin, of all schemas, and what the holder keeps: traffic is plain afterwards. */
   uninstall(): Promise<void>
 }
 
@@ -218,4 +222,9 @@ export interface NodeRedirect extends Redirect, Checks {
   guard(uid: string): Promise<GuardReport>
   readonly tables: TableWriter
   readonly telemetry: KernelTelemetry
+  /**
+   * False once a newer agent has taken over, or all was uninstalled: this one carries what it has, and changes nothing. What
+   * would change something does nothing then, but enroll and unenroll, which throw REDIRECT_SUPERSEDED.
+   */
+  leads(): boolean
 }

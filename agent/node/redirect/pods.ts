@@ -3,7 +3,7 @@
 import { renameSync, rmSync } from 'node:fs'
 import { BpfError, closeFd, openPinnedLink, socketIn, socketName, type Link } from '../../../native/bpf/index.ts'
 import { AmbitError } from '../../base/errors.ts'
-import type { PodHandle, PodListeners } from './contract.ts'
+import type { ListenerKind, PodHandle, PodListeners } from './contract.ts'
 import { guardInterfaces, purgeGuards, releaseInterfaces } from './guards.ts'
 import { hold, type HeldLink } from './held.ts'
 import { kernelAddress } from './notes.ts'
@@ -131,7 +131,7 @@ export function entryOf(listeners: PodListeners, refusePlaintext: boolean) {
   }
 }
 
-export function setListener(programs: NodePrograms, cookie: bigint, kind: keyof PodListeners, fd: number): void {
+export function setListener(programs: NodePrograms, cookie: bigint, kind: ListenerKind, fd: number): void {
   programs.maps.ambit_listeners.set({ cookie, kind: listenerKinds.indexOf(kind) }, fd)
 }
 

@@ -20,6 +20,12 @@ import type {
 import { readCounters } from './counters.ts'
 import { Edges } from './edges.ts'
 import { checkKubelet, Kubelet, type KubeletOptions } from './kubelet.ts'
+import { Holder } from './holder.ts'
+import { Lease } from './lease.ts'
+import { LeasedTables } from './leased-tables.ts'
+import { Listeners } from './listeners.ts'
+import { olderPins, type OlderPins } from './older.ts'
+import { SCHEMA, pinFolder } from './schema.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
 import { listenToFlows } from './flows.ts'
 import { guardInterfaces } from './guards.ts'
@@ -27,7 +33,6 @@ import { noteCanary, noteOnBehalf, noteTunnel, originalDestinationOf } from './n
 import {
   checkUid,
   install,
-  makeListeners,
   parsePin,
   purge,
   setAddresses,
@@ -43,8 +48,14 @@ export interface RedirectOptions {
   readonly cgroup: string
   /** Cgroup ids of this agent (and of one that drains beside it): their sockets are never captured. */
   readonly agentCgroupIds: readonly bigint[]
-  /** Folder on bpffs, this node's alone, with the schema's version as its last part. */
+  /** Folder on bpffs, this node's alone; the schema's version becomes a folder in it. */
   readonly pinRoot: string
+  /** Path of the holder's socket; without it listeners end with the agent. */
+  readonly holder?: string
+  /** Something failed that needs no answer: the holder is away, an older schema's pins cannot be removed. */
+  readonly onProblem?: (problem: Error) => void
+  /** Default SCHEMA. Tests meet the next one with it. */
+  readonly schema?: number
   /** Feature name → false: pretend the kernel lacks it. */
   readonly features?: Readonly<Record<string, boolean>>
   /** Events of the flow log a second, FLOW_LOG_PER_SECOND; 0: none. */
@@ -72,27 +83,60 @@ export async function openRedirect(options: RedirectOptions): Promise<NodeRedire
   checkCgroup(options.cgroup)
   checkAgentCgroup(options.cgroup, options.agentCgroupIds)
   if (options.kubelet) checkKubelet(options.kubelet)
-  const programs = await openPrograms(options.cgroup, options.pinRoot, {
+  const schema = options.schema ?? SCHEMA
+  const older = olderPins(options.pinRoot, schema)
+  const pins = pinFolder(options.pinRoot, schema)
+  const programs = await openPrograms(options.cgroup, pins, {
     setsockopt: features['helper:cgroup_sockopt/get_netns_cookie'] === true,
     flowLogPerSecond: options.flowLogPerSecond ?? FLOW_LOG_PER_SECOND,
     guard: features['link:tcx'] === true,
   })
-  exempt(programs, options.agentCgroupIds)
-  purge(programs, options.pinRoot)
-  return new KernelRedirect(programs, options, features)
+  const lease = Lease.take(options.pinRoot)
+  // Before the first connection of this agent, and before the first of an older one meets this one's programs.
+  exempt(programs, options.agentCgroupIds, lease.since)
+  for (const one of older) {
+    one.exempt(options.agentCgroupIds)
+    exempt(programs, one.agents(), lease.since - 1)
+  }
+  purge(programs, pins)
+  const onProblem = options.onProblem ?? (() => undefined)
+  const holder = options.holder === undefined ? undefined : new Holder(options.holder)
+  const listeners = new Listeners({ holder, schema, leads: () => lease.leads(), onProblem })
+  await listeners.forgetOthers(new Set(podPins(pins).flatMap((name) => parsePin(name)?.cookie ?? [])))
+  return new KernelRedirect({ ...options, programs, pins, features, lease, listeners, older, onProblem })
 }
 
-/** Adds this agent's cgroups. A restarted pod has a new one, so those of agents long gone are dropped now and then. */
-function exempt(programs: NodePrograms, ids: readonly bigint[]): void {
+/**
+ * Adds agents' cgroups, with the time they began. A restarted pod has a new one, so those of agents long gone are dropped now
+ * and then, the oldest first: the one before this may be draining.
+ */
+function exempt(programs: NodePrograms, ids: readonly bigint[], since: number): void {
   const { ambit_agents } = programs.maps
-  const known = [...ambit_agents.keys()]
-  if (known.length > AGENTS_KEPT) for (const id of known) if (!ids.includes(id)) ambit_agents.delete(id)
-  for (const id of ids) ambit_agents.set(id, 1)
+  for (const id of ids) ambit_agents.set(id, since)
+  const known = [...ambit_agents.entries()].sort(([, a], [, b]) => b - a)
+  for (const [id] of known.slice(AGENTS_KEPT)) ambit_agents.delete(id)
+}
+
+interface Parts extends RedirectOptions {
+  readonly programs: NodePrograms
+  /** Folder of this schema's pins, in `pinRoot`. */
+  readonly pins: string
+  readonly features: Readonly<Record<string, boolean>>
+  readonly lease: Lease
+  readonly listeners: Listeners
+  readonly older: readonly OlderPins[]
+  readonly onProblem: (problem: Error) => void
 }
 
 class KernelRedirect implements NodeRedirect {
   readonly features: Readonly<Record<string, boolean>>
-  readonly tables: Tables
+  readonly tables: LeasedTables
+  readonly #lease: Lease
+  readonly #listeners: Listeners
+  /** Not yet removed. */
+  #older: readonly OlderPins[]
+  readonly #root: string
+  readonly #onProblem: (problem: Error) => void
   readonly telemetry: KernelTelemetry
   /** Cookie of a namespace → uid, also of pods that are gone: their last connections have yet to be counted. */
   readonly #names = new Map<bigint, string>()
@@ -106,34 +150,51 @@ class KernelRedirect implements NodeRedirect {
   #tail: Promise<unknown> = Promise.resolve()
   #closed = false
 
-  constructor(programs: NodePrograms, options: RedirectOptions, features: Readonly<Record<string, boolean>>) {
+  constructor(parts: Parts) {
+    const { programs, pins, pinRoot, agentCgroupIds, features, lease, listeners, older, onProblem } = parts
     this.#programs = programs
-    this.#pinRoot = options.pinRoot
-    this.#agents = options.agentCgroupIds
-    if (options.kubelet !== false) {
-      this.#kubelet = new Kubelet(programs.kubelet, options.pinRoot, options.cgroup, options.kubelet ?? {})
+    this.#pinRoot = pins
+    this.#root = pinRoot
+    this.#agents = agentCgroupIds
+    if (parts.kubelet !== false) {
+      this.#kubelet = new Kubelet(programs.kubelet, pins, parts.cgroup, parts.kubelet ?? {})
       this.#kubelet.look()
     }
     this.features = features
-    this.tables = new Tables(programs.maps, (uid) => this.#pods.get(uid)?.cookie)
+    this.#lease = lease
+    this.#listeners = listeners
+    this.#older = older
+    this.#onProblem = onProblem
+    this.tables = new LeasedTables(new Tables(programs.maps, (uid) => this.#pods.get(uid)?.cookie), lease)
     const podOf = (cookie: bigint): string | undefined => this.#names.get(cookie)
     const edges = new Edges(programs.telemetry, podOf, () => performance.now())
     this.telemetry = {
       edges: (): Iterable<KernelEdge> => edges.read(),
-      sweep: () => edges.sweep((uid) => this.#pods.has(uid)),
+      sweep: () => (lease.leads() ? edges.sweep((uid) => this.#pods.has(uid)) : []),
       onFlows: (listener: (flows: readonly KernelFlow[]) => void) => {
         this.#flows?.close()
         this.#flows = listenToFlows(programs.flowLog, podOf, listener)
       },
     }
+    this.#finishOlder()
+  }
+
+  leads(): boolean {
+    return !this.#closed && this.#lease.leads()
   }
 
   enroll(pod: PodHandle): Promise<PodListeners> {
-    return this.#inTurn(() => this.#enroll(pod))
+    return this.#inTurn(() => {
+      this.#mustLead()
+      return this.#enroll(pod)
+    })
   }
 
   unenroll(uid: string): Promise<void> {
-    return this.#inTurn(async () => this.#unenroll(uid))
+    return this.#inTurn(async () => {
+      this.#mustLead()
+      await this.#unenroll(uid)
+    })
   }
 
   enrolled(): readonly string[] {
@@ -142,17 +203,19 @@ class KernelRedirect implements NodeRedirect {
       const pin = parsePin(name)
       if (pin) uids.add(pin.uid)
     }
+    for (const older of this.#older) for (const { uid } of older.pods()) uids.add(uid)
     return [...uids]
   }
 
   setPlaintext(uid: string, mode: 'refuse' | 'judge'): void {
-    setRefusePlaintext(this.#programs, this.#known(uid), mode === 'refuse')
+    const pod = this.#known(uid)
+    if (this.#lease.leads()) setRefusePlaintext(this.#programs, pod, mode === 'refuse')
   }
 
   guard(uid: string): Promise<GuardReport> {
     return this.#inTurn(async () => {
       const { cookie, netns } = this.#known(uid)
-      if (!this.#guards) return { guarded: [], added: [] }
+      if (!this.#guards || !this.#lease.leads()) return { guarded: [], added: [] }
       return guardInterfaces(this.#pinRoot, cookie, netns, false)
     })
   }
@@ -160,7 +223,13 @@ class KernelRedirect implements NodeRedirect {
   originalDestination(fd: number): Captured | undefined {
     try {
       const socket = this.#programs.maps.ambit_notes.get(fd)
-      return socket && originalDestinationOf(socket)
+      const known = socket && originalDestinationOf(socket)
+      if (known || this.#older.length === 0) return known
+      for (const older of this.#older) {
+        const found = older.originalDestination(fd)
+        if (found) return found
+      }
+      return undefined
     } catch (error) {
       // Closed meanwhile, or no socket: nothing is known of it, and the caller refuses.
       if (error instanceof BpfError) return undefined
@@ -185,6 +254,7 @@ class KernelRedirect implements NodeRedirect {
   }
 
   checkNode(): readonly Repair[] | 'succeeded' {
+    if (!this.#lease.leads()) return 'succeeded'
     const repairs = checkNode(this.#programs, this.#pinRoot, this.#agents)
     return repairs === 'succeeded' ? repairs : [...repairs, ...(this.#kubelet?.look() ?? [])]
   }
@@ -194,7 +264,13 @@ class KernelRedirect implements NodeRedirect {
   }
 
   checkPod(uid: string): Promise<Checkup> {
-    return this.#inTurn(async () => checkPod(this.#programs, this.#pinRoot, this.#known(uid), this.#guards))
+    return this.#inTurn(async () => {
+      const pod = this.#known(uid)
+      if (!this.#lease.leads()) return { repairs: [], listeners: pod.listeners }
+      const checkup = await checkPod(this.#programs, this.#pinRoot, pod, this.#guards)
+      if (checkup.repairs.includes('listener')) await this.#listeners.keep(pod.cookie, checkup.listeners)
+      return checkup
+    })
   }
 
   /** The socket with a note on it; closed where that fails. */
@@ -222,14 +298,20 @@ class KernelRedirect implements NodeRedirect {
     }
     this.#pods.clear()
     this.#kubelet?.close()
+    this.#listeners.close()
+    for (const older of this.#older) older.close()
+    this.#lease.close()
     this.#programs.close()
   }
 
   async uninstall(): Promise<void> {
     for (const uid of this.enrolled()) await this.unenroll(uid)
     await this.#inTurn(async () => {
+      await this.#listeners.forgetAll()
+      for (const older of this.#older) await older.remove()
+      this.#older = []
       this.close()
-      removePins(this.#pinRoot)
+      removePins(this.#root)
     })
   }
 
@@ -247,16 +329,18 @@ class KernelRedirect implements NodeRedirect {
         return old.listeners
       }
       this.#checkNamespace(pod, cookie)
-      if (old) this.#unenroll(pod.uid)
-      const listeners = makeListeners(netns)
+      if (old) await this.#unenroll(pod.uid)
+      const listeners = await this.#listeners.of(cookie, netns)
       try {
         const held = await install(this.#programs, this.#pinRoot, pod, cookie, netns, listeners, this.#guards)
+        const older = await this.#supersede(cookie)
+        if (older) held.listeners = { ...listeners, older }
         this.#pods.set(pod.uid, held)
         this.#remember(cookie, pod.uid)
-        return listeners
+        return held.listeners
       } catch (error) {
         // Half enrolled stays refused or passing as it was; the next attempt starts over.
-        for (const fd of Object.values(listeners)) closeFd(fd as number)
+        closeListeners(listeners)
         throw error
       }
     } catch (error) {
@@ -294,18 +378,58 @@ class KernelRedirect implements NodeRedirect {
     }
   }
 
-  #unenroll(uid: string): void {
+  /** This agent's programs are on the namespace: those of other schemas go, but who waits at their listeners stays. */
+  async #supersede(cookie: bigint): Promise<PodListeners | undefined> {
+    let waiting: PodListeners | undefined
+    for (const older of this.#older) {
+      if (!older.pods().some((pod) => pod.cookie === cookie)) continue
+      if (older.readable) waiting ??= await this.#listeners.take(older.schema, cookie)
+      await older.release(cookie)
+    }
+    this.#finishOlder()
+    return waiting
+  }
+
+  #finishOlder(): void {
+    for (const older of this.#older) {
+      older.finish((problem) => {
+        if (problem instanceof Error) this.#onProblem(problem)
+        this.#older = this.#older.filter((one) => one !== older)
+        void this.#listeners.forgetSchema(older.schema)
+      })
+    }
+  }
+
+  #mustLead(): void {
+    if (this.#lease.leads()) return
+    throw new AmbitError('REDIRECT_SUPERSEDED', 'Another agent of this node has taken over the kernel tables.', {
+      hint: 'Ask that one: it answers at the local socket by now.',
+    })
+  }
+
+  async #unenroll(uid: string): Promise<void> {
     const enrolled = this.#pods.get(uid)
     if (enrolled) {
       uninstall(this.#programs, this.#pinRoot, enrolled.cookie, enrolled.held.link)
       this.#pods.delete(uid)
       letGo(enrolled)
+      await this.#listeners.forget(enrolled.cookie)
     }
     // What an earlier agent, or an earlier namespace of this pod, left.
     for (const name of podPins(this.#pinRoot)) {
       const pin = parsePin(name)
-      if (pin?.uid === uid) uninstall(this.#programs, this.#pinRoot, pin.cookie, undefined)
+      if (pin?.uid !== uid) continue
+      uninstall(this.#programs, this.#pinRoot, pin.cookie, undefined)
+      await this.#listeners.forget(pin.cookie)
     }
+    for (const older of this.#older) {
+      for (const pod of older.pods()) {
+        if (pod.uid !== uid) continue
+        await older.release(pod.cookie)
+        await this.#listeners.forget(pod.cookie, older.schema)
+      }
+    }
+    this.#finishOlder()
   }
 
   get #guards(): boolean {
@@ -340,8 +464,13 @@ function openNamespace(pod: PodHandle): number {
 }
 
 function letGo(enrolled: Enrolled): void {
-  for (const fd of Object.values(enrolled.listeners)) closeQuietly(fd as number)
+  closeListeners(enrolled.listeners)
   closeQuietly(enrolled.netns)
+}
+
+function closeListeners({ outbound, hbone, plaintext, older }: PodListeners): void {
+  for (const fd of [outbound, hbone, plaintext]) closeQuietly(fd)
+  if (older) closeListeners(older)
 }
 
 /** On ways out, where a descriptor may be closed already and nothing is to be done about it. */

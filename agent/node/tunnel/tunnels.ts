@@ -20,6 +20,8 @@ import { PlaintextHandler } from './plaintext.ts'
 import { StateWait } from './state-wait.ts'
 import { ClientTls, ServerTls } from './tls.ts'
 
+/** Connections that wait in each listener's queue, also while there is no agent; the kernel caps it by net.core.somaxconn. */
+const BACKLOG = 4_096
 /** Changes of the state are gathered this long before open connections are judged again. */
 const REJUDGE_MS = 20
 
@@ -110,12 +112,17 @@ export class Tunnels {
 
   async #listen({ local, server }: Held, listeners: PodListeners): Promise<void> {
     const context = this.#context
-    const each: ListenOptions[] = [
-      { fd: listeners.outbound, handler: new OutboundHandler(context, this.#pool, local) },
-      { fd: listeners.hbone, handler: server, tls: new ServerTls(context, local) },
-      { fd: listeners.plaintext, handler: new PlaintextHandler(context, local) },
-    ]
-    for (const options of each) local.listeners.push(await context.transport.listen(options))
+    const outbound = new OutboundHandler(context, this.#pool, local)
+    const plaintext = new PlaintextHandler(context, local)
+    const tls = new ServerTls(context, local)
+    for (let set: PodListeners | undefined = listeners; set; set = set.older) {
+      const each: ListenOptions[] = [
+        { fd: set.outbound, handler: outbound },
+        { fd: set.hbone, handler: server, tls },
+        { fd: set.plaintext, handler: plaintext },
+      ]
+      for (const options of each) local.listeners.push(await context.transport.listen({ ...options, backlog: BACKLOG }))
+    }
   }
 
   /** Ends a pod's connections and lets go of its listeners. */

@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -217,6 +218,14 @@ Napi::Value SocketListens(const Napi::CallbackInfo& info) {
   return Direct(info.Env(), listens);
 }
 
+// Of the namespace a socket belongs to, whatever the caller's is.
+Napi::Value SocketNetns(const Napi::CallbackInfo& info) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (getsockopt(Int(info, 0), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) != 0) return Outcome(info.Env(), -1);
+  return Napi::BigInt::New(info.Env(), cookie);
+}
+
 Napi::Value SocketName(const Napi::CallbackInfo& info) {
   sockaddr_storage address = {};
   socklen_t size = sizeof(address);
@@ -234,6 +243,23 @@ Napi::Value SocketPair(const Napi::CallbackInfo& info) {
   out[0u] = Napi::Number::New(info.Env(), pair[0]);
   out[1u] = Napi::Number::New(info.Env(), pair[1]);
   return out;
+}
+
+// A connected, non-blocking unix socket that keeps the bounds of messages. Never waits: EAGAIN when the other end's
+// queue of connections is full.
+Napi::Value PacketSocket(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  std::string path = info[0].As<Napi::String>().Utf8Value();
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) return Direct(env, -ENAMETOOLONG);
+  memcpy(address.sun_path, path.data(), path.size());
+  int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return Outcome(env, -1);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) return Direct(env, fd);
+  int failed = errno;
+  close(fd);
+  return Direct(env, -failed);
 }
 
 Napi::Value SendFds(const Napi::CallbackInfo& info) {
@@ -307,6 +333,8 @@ void DefineSockets(Napi::Env env, Napi::Object exports) {
   exports["socketCookie"] = Napi::Function::New(env, SocketCookie);
   exports["socketListens"] = Napi::Function::New(env, SocketListens);
   exports["socketName"] = Napi::Function::New(env, SocketName);
+  exports["socketNetns"] = Napi::Function::New(env, SocketNetns);
+  exports["packetSocket"] = Napi::Function::New(env, PacketSocket);
   exports["socketPair"] = Napi::Function::New(env, SocketPair);
   exports["sendFds"] = Napi::Function::New(env, SendFds);
   exports["recvFds"] = Napi::Function::New(env, RecvFds);

@@ -133,6 +133,11 @@ export class Stage {
     return made.map(({ port }) => port!)
   }
 
+  /** kill -9 for all that run. */
+  killHolders(): void {
+    for (const { process } of this.#holders.splice(0)) process.kill('SIGKILL')
+  }
+
   close(): void {
     for (const peer of this.#peers) peer.kill('SIGKILL')
     for (const { process } of this.#holders) process.kill('SIGKILL')

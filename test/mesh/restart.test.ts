@@ -1,0 +1,83 @@
+// An agent that is killed or replaced under load: what may be lost then, and what not. Short exchanges on new connections, long
+// transfers and idle connections, each accounted for by a peer in a pod.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { TWO_WAYS } from '../world/meshes.ts'
+import { eventually, openWorld } from '../world/sandbox.ts'
+import { Steady, type Outcomes, type SteadySum } from '../world/steady.ts'
+
+const ECHO = 9004
+let world: Awaited<ReturnType<typeof openWorld>>
+const loads: Steady[] = []
+
+beforeAll(async () => {
+  world = await openWorld(TWO_WAYS)
+})
+afterAll(async () => {
+  for (const load of loads) load.kill()
+  await world?.close()
+})
+
+const load = async (host: string, longSeconds?: number): Promise<Steady> => {
+  const steady = await Steady.start((command) => world.pod('client').exec(command)!, host, ECHO, longSeconds)
+  loads.push(steady)
+  return steady
+}
+
+/** Outcomes but for `ok`. */
+const failed = ({ ok: _ok, ...others }: Outcomes): Outcomes => others
+/** Connections that could not be opened. */
+const unopened = (sum: SteadySum): Outcomes =>
+  Object.fromEntries(
+    [sum.short, sum.long, sum.idle]
+      .flatMap((outcomes) => Object.entries(outcomes))
+      .filter(([outcome]) => outcome.startsWith('open') || outcome === 'timeout'),
+  )
+
+const pidOf = (program: string): number | undefined => world.sandbox.programs()[program]
+const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+describe('kill -9 of an agent', () => {
+  it.each(['agent-node-1', 'agent-node-2'])(
+    '%s: nobody is refused, only what it carried is reset',
+    async (program) => {
+      const far = await load('far.direct')
+      await later(1_000)
+      const before = pidOf(program)!
+      process.kill(before, 'SIGKILL')
+      await eventually('another process', () => pidOf(program) !== undefined && pidOf(program) !== before)
+      await later(3_000)
+      const sum = await far.stop()
+      expect(unopened(sum)).toEqual({})
+      // At most one resetting for each connection that was open at that moment.
+      const lost = (outcomes: Outcomes): number => Object.values(failed(outcomes)).reduce((a, b) => a + b, 0)
+      expect(lost(sum.short)).toBeLessThanOrEqual(10)
+      expect(lost(sum.long)).toBeLessThanOrEqual(4)
+      expect(lost(sum.idle)).toBe(5)
+      expect(sum.short['ok']).toBeGreaterThan(100)
+      // Who came while no agent was there waited, no longer than one takes to start.
+      expect(sum.slowest).toBeLessThan(10)
+    },
+    60_000,
+  )
+})
+
+describe('an upgrade of an agent', () => {
+  it.each(['node-1', 'node-2'])(
+    'of %s, old and new beside each other: nothing is lost within the drain time',
+    async (node) => {
+      const far = await load('far.direct', 1)
+      await later(1_000)
+      const before = pidOf(`agent-${node}`)
+      const upgraded = world.sandbox.upgradeAgent(node)
+      await eventually('the new one leads', () => pidOf(`agent-${node}`) !== before, 30_000)
+      // The old one drains by now.
+      await later(1_500)
+      const sum = await far.stop()
+      for (const outcomes of [sum.short, sum.long, sum.idle]) expect(failed(outcomes)).toEqual({})
+      expect(sum.idle['ok']).toBe(5)
+      expect(sum.short['ok']).toBeGreaterThan(50)
+      await upgraded
+    },
+    60_000,
+  )
+})

@@ -68,7 +68,7 @@ describe('enrolment on a real node', () => {
     mesh = shopMesh()
     pod = node.world.pod()
     app = node.world.sockets(pod)
-    outbound = new Queue(node)
+    outbound = new Queue(() => node.redirect)
     await start()
   })
   afterEach(async () => {

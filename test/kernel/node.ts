@@ -1,7 +1,7 @@
 // A node for the kernel tests: a world, this process as its agent, the kernel half in place, and queues of what the agent's
 // listeners accepted. Must not live here: expectations.
 import { openRedirect } from '../../agent/node/redirect/redirect.ts'
-import type { NodeRedirect, PodListeners } from '../../agent/node/redirect/contract.ts'
+import type { NodeRedirect, PodListeners, Redirect } from '../../agent/node/redirect/contract.ts'
 import type { Connection, ConnectionHandler, Endpoint, Listener, OpenInfo } from '../../agent/io/connection.ts'
 import { transport } from '../../agent/io/index.ts'
 import { cgroupId } from '../../native/bpf/index.ts'
@@ -16,14 +16,15 @@ export interface Accepted {
 
 /** Accepted connections in order; `next` waits for one. */
 export class Queue implements ConnectionHandler {
-  readonly #node: TestNode
+  readonly #redirect: () => Redirect
   readonly #ready: Accepted[] = []
   readonly #waiting: ((accepted: Accepted) => void)[] = []
   /** Text received, over all connections. */
   received = ''
 
-  constructor(node: TestNode) {
-    this.#node = node
+  /** `redirect`: of the agent whose queue this is. */
+  constructor(redirect: () => Redirect) {
+    this.#redirect = redirect
   }
 
   get length(): number {
@@ -37,7 +38,7 @@ export class Queue implements ConnectionHandler {
   }
 
   onOpen(connection: Connection, info: OpenInfo): void {
-    const accepted = { connection, info, original: this.#node.redirect.originalDestination(connection.fd) }
+    const accepted = { connection, info, original: this.#redirect().originalDestination(connection.fd) }
     const waiting = this.#waiting.shift()
     if (waiting) waiting(accepted)
     else this.#ready.push(accepted)
@@ -99,14 +100,19 @@ export class TestNode {
 
   async capture(pod: Pod): Promise<Captured> {
     const listeners = await this.redirect.enroll({ uid: pod.name, netns: pod.netns, addresses: [pod.v4, pod.v6] })
-    const outbound = new Queue(this)
-    const hbone = new Queue(this)
-    const plaintext = new Queue(this)
-    for (const [kind, handler] of Object.entries({ outbound, hbone, plaintext })) {
-      const fd = listeners[kind as 'outbound' | 'hbone' | 'plaintext']
-      this.#listening.push(await transport.listen({ fd, handler }))
+    const { redirect } = this
+    const outbound = new Queue(() => redirect)
+    const hbone = new Queue(() => redirect)
+    const plaintext = new Queue(() => redirect)
+    let count = 0
+    for (let set: PodListeners | undefined = listeners; set; set = set.older) {
+      for (const [kind, handler] of Object.entries({ outbound, hbone, plaintext })) {
+        const fd = set[kind as 'outbound' | 'hbone' | 'plaintext']
+        this.#listening.push(await transport.listen({ fd, handler }))
+        count++
+      }
     }
-    return { listeners, listening: this.#listening.slice(-3), outbound, hbone, plaintext }
+    return { listeners, listening: this.#listening.slice(-count), outbound, hbone, plaintext }
   }
 
   /** One agent's part of the listeners' end: it accepts no more. */
@@ -120,8 +126,9 @@ export class TestNode {
   /** The agent connects to an app in a pod, on behalf of a client. */
   deliver(pod: Pod, to: Endpoint, client: Endpoint | undefined): { connection: Connection; queue: Queue } {
     const family = to.address.includes(':') ? 6 : 4
-    const fd = this.redirect.socket(pod.name, { family, ...(client === undefined ? {} : { client }) })
-    const queue = new Queue(this)
+    const { redirect } = this
+    const fd = redirect.socket(pod.name, { family, ...(client === undefined ? {} : { client }) })
+    const queue = new Queue(() => redirect)
     const connection = transport.connect({ handler: queue, fd, host: to.address, port: to.port })
     return { connection, queue }
   }

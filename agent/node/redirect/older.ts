@@ -28,19 +28,21 @@ interface NoteReader {
 const HANDSHAKES_MS = 200
 const LOOK_MS = 5
 /** An agent that drains beside this one still needs its programs on the node's cgroup, for peers' addresses. */
-const LINGER_MS = 60_000
+export const LINGER_MS = 60_000
 
 /** The pins of one other schema. */
 export class OlderPins {
   readonly schema: number
   readonly #root: string
+  readonly #lingerMs: number
   readonly #folder: string
   readonly #pods: RawMap | undefined
   readonly #flows: RawMap | undefined
   readonly #notes: NoteReader | undefined
   #lingering: NodeJS.Timeout | undefined
 
-  constructor(root: string, schema: number) {
+  constructor(root: string, schema: number, lingerMs: number) {
+    this.#lingerMs = lingerMs
     this.schema = schema
     this.#root = root
     this.#folder = pinFolder(root, schema)
@@ -103,7 +105,7 @@ export class OlderPins {
    */
   finish(done: (problem?: unknown) => void): void {
     if (this.#lingering || this.pods().length > 0) return
-    this.#lingering = setTimeout(() => void this.remove().then(() => done(), done), LINGER_MS).unref()
+    this.#lingering = setTimeout(() => void this.remove().then(() => done(), done), this.#lingerMs).unref()
   }
 
   /** Removes everything now. */
@@ -127,8 +129,8 @@ export class OlderPins {
 }
 
 /** Those of all other schemas that have pins. Throws BpfError, REDIRECT_PIN_ROOT. */
-export function olderPins(root: string, own: number): OlderPins[] {
-  return otherSchemas(root, own).map((schema) => new OlderPins(root, schema))
+export function olderPins(root: string, own: number, lingerMs = LINGER_MS): OlderPins[] {
+  return otherSchemas(root, own).map((schema) => new OlderPins(root, schema, lingerMs))
 }
 
 function openRaw(path: string): RawMap | undefined {

@@ -56,6 +56,8 @@ export interface RedirectOptions {
   readonly onProblem?: (problem: Error) => void
   /** Default SCHEMA. Tests meet the next one with it. */
   readonly schema?: number
+  /** How long an agent of another schema may drain beside this one, ms. Default LINGER_MS. */
+  readonly lingerMs?: number
   /** Feature name → false: pretend the kernel lacks it. */
   readonly features?: Readonly<Record<string, boolean>>
   /** Events of the flow log a second, FLOW_LOG_PER_SECOND; 0: none. */
@@ -84,7 +86,7 @@ export async function openRedirect(options: RedirectOptions): Promise<NodeRedire
   checkAgentCgroup(options.cgroup, options.agentCgroupIds)
   if (options.kubelet) checkKubelet(options.kubelet)
   const schema = options.schema ?? SCHEMA
-  const older = olderPins(options.pinRoot, schema)
+  const older = olderPins(options.pinRoot, schema, options.lingerMs)
   const pins = pinFolder(options.pinRoot, schema)
   const programs = await openPrograms(options.cgroup, pins, {
     setsockopt: features['helper:cgroup_sockopt/get_netns_cookie'] === true,

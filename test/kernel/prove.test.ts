@@ -47,8 +47,8 @@ describe('a pod is proved to be protected', () => {
     pod = world.pod()
     app = world.sockets(pod)
     const { cgroupId } = await import('../../native/bpf/index.ts')
-    const { cgroup, agentCgroup, pinRoot } = world
-    redirect = await openRedirect({ cgroup, agentCgroupIds: [cgroupId(agentCgroup)], pinRoot })
+    const { cgroup, agentCgroup, bpffs } = world
+    redirect = await openRedirect({ cgroup, agentCgroupIds: [cgroupId(agentCgroup)], pinRoot: bpffs })
     metrics = new Metrics('agent', 'test')
     lines = new Lines()
     const note = (fields: unknown): number => logged.push(fields)
@@ -269,8 +269,8 @@ describe('a pod is proved to be protected', () => {
 
   it('no longer by an agent whose place a newer one has taken', async () => {
     const { cgroupId } = await import('../../native/bpf/index.ts')
-    const { cgroup, agentCgroup, pinRoot } = world
-    const newer = await openRedirect({ cgroup, agentCgroupIds: [cgroupId(agentCgroup)], pinRoot })
+    const { cgroup, agentCgroup, bpffs, pinRoot } = world
+    const newer = await openRedirect({ cgroup, agentCgroupIds: [cgroupId(agentCgroup)], pinRoot: bpffs })
     const pin = openPinnedLink(`${pinRoot}/links/ambit_connect4`)
     const program = pin.info().programId
     await look()

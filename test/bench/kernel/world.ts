@@ -60,7 +60,7 @@ export class KernelWorld {
       const redirect = await openRedirect({
         cgroup: world.cgroup,
         agentCgroupIds: [cgroupId(world.agentCgroup)],
-        pinRoot: world.pinRoot,
+        pinRoot: world.bpffs,
       })
       world.onClose(() => redirect.close())
       const bare = await pair(world, 1, world.outside.cgroup)

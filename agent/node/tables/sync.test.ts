@@ -436,12 +436,12 @@ describe('any sequence of changes', () => {
         for (const pod of captured.values()) fresh.addPod(pod)
         fresh.changed()
         await fresh.settled()
-        const said = (one: BookTables) => ({
-          addresses: new Map([...one.addresses].sort()),
-          services: new Map([...one.services].sort()),
-          policies: new Map([...one.policies].sort()),
-          direct: new Map([...one.direct].sort()),
-          settings: one.settings,
+        const said = ({ addresses, services, policies, direct, settings }: BookTables) => ({
+          addresses: Object.fromEntries(addresses),
+          services: Object.fromEntries(services),
+          policies: Object.fromEntries(policies),
+          direct: Object.fromEntries(direct),
+          settings,
         })
         expect(said(lived.books)).toEqual(said(books))
         await Promise.all([lived.sync.close(), fresh.close()])

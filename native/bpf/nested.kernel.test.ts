@@ -121,6 +121,41 @@ describe('a map of maps', () => {
     tables.delete(2)
   })
 
+  it.each(['', '-batch:*'])('replaces many tables, and takes others away (features %j)', async (features) => {
+    process.env['AMBIT_BPF_FEATURES'] = features
+    const tables = module.maps.sample_tables
+    const entries = (value: bigint, count: number): [number, bigint][] =>
+      Array.from({ length: count }, (_, i) => [i, value] as [number, bigint])
+    await tables.replaceMany([
+      [1, entries(1n, 3)],
+      [2, entries(2n, 2000)],
+      [3, []],
+    ])
+    expect([1, 2].map((key) => read(key, 0, 2).second_value)).toEqual([1n, 2n])
+    expect(read(3, 0, 1).found).toBe(0)
+    // Room for what is in it, unlike the one that was made to be filled later.
+    const small = tables.open(1)!
+    expect([small.shape.maxEntries, small.get(2)]).toEqual([3, 1n])
+    small.close()
+    await tables.replaceMany([
+      [1, undefined],
+      [4, entries(4n, 1)],
+      [2, undefined],
+      [9, undefined],
+    ])
+    expect([1, 2, 3, 4].map((key) => tables.has(key))).toEqual([false, false, true, true])
+    // One that does not fit leaves the others as they were.
+    await expect(
+      tables.replaceMany([
+        [3, entries(3n, 1)],
+        [4, entries(5n, 5000)],
+      ]),
+    ).rejects.toThrow('E2BIG')
+    expect([read(3, 0, 1).found, read(4, 0, 0).first_value]).toEqual([0, 4n])
+    await tables.replaceMany([1, 2, 3, 4].map((key) => [key, undefined] as const))
+    expect([...tables.keys()]).toEqual([])
+  })
+
   it('takes no map of another shape', () => {
     const other = createMap('hash', { name: 'other', key: codec.u64, value: codec.u64, maxEntries: 1 })
     expect(() => module.maps.sample_tables.set(3, other as never)).toThrow('EINVAL')

@@ -3,9 +3,16 @@
 import { native } from './addon.ts'
 import { u32, type Codec } from './codec.ts'
 import { BpfError, check } from './errors.ts'
+import { hasFeature } from './features.ts'
 import { KeyedMap, type MapShape, type Owner, type UpdateMode } from './keyed.ts'
 import { BPF_F_NO_PREALLOC } from './kinds.ts'
 import { BpfMap, createRaw, mapShape, type MapOptions } from './map.ts'
+
+const ENOENT = 2
+/** Tables that are swapped with one wait; so many descriptors are open at a time. */
+const AT_ONCE = 256
+/** Entries that are written on the calling thread. */
+const HANDFUL = 64
 
 /** What every inner map of a map of maps looks like: the kernel takes no other (EINVAL). */
 export interface InnerMap<K, V> {
@@ -57,20 +64,94 @@ export class MapOfMaps<K, IK, IV> extends KeyedMap<K> {
    * swapped in, and the old one freed. The kernel's work is done on a worker thread. If it fails, the old table stays.
    */
   async replace(key: K, entries: Iterable<readonly [IK, IV]>): Promise<void> {
-    const map = this.#empty()
+    await this.replaceMany([[key, entries]])
+  }
+
+  /**
+   * The same for many keys; undefined takes a table away. Each table is swapped in one step, all of them with one wait for the
+   * programs that use the old ones (256 at a time), where `batch:hash_of_maps/update` is there; else one after the other.
+   * Inner hashes get room for what they hold. A table that cannot be filled leaves those of its 256 as they were.
+   */
+  async replaceMany(tables: Iterable<readonly [K, Iterable<readonly [IK, IV]> | undefined]>): Promise<void> {
+    const filled: [K, BpfMap<IK, IV>][] = []
+    const gone: K[] = []
     try {
-      await map.setManyAsync(entries)
-      this.#put(map)
-      this.putKey(key)
-      // The scratch bytes may be used for another key while the thread works: it gets its own.
-      const [keyBytes, value] = [this.key.slice(), this.value.slice()]
-      const { result } = await native().mapBatchAsync('update', this.fd, null, null, keyBytes, value, 1, 0)
-      if (result < 0 && !isMissing(result)) check(result, 'BPF_MAP_UPDATE_BATCH', `Writing map ${this.shape.name}`)
-      // A kernel without batches for maps of maps.
-      if (result < 0) this.set(key, map)
+      for (const [key, entries] of tables) {
+        if (entries) filled.push([key, await this.#filled(entries)])
+        else gone.push(key)
+        if (filled.length === AT_ONCE) await this.#swap(filled)
+      }
+      await this.#swap(filled)
     } finally {
-      map.close()
+      for (const [, map] of filled) map.close()
     }
+    for (let at = 0; at < gone.length; at += AT_ONCE) await this.#takeAway(gone.slice(at, at + AT_ONCE))
+  }
+
+  async #filled(entries: Iterable<readonly [IK, IV]>): Promise<BpfMap<IK, IV>> {
+    const rows = [...entries]
+    const map = this.#empty(rows.length)
+    try {
+      // A handful takes less time than handing it to a thread.
+      if (rows.length <= HANDFUL) map.setMany(rows)
+      else await map.setManyAsync(rows)
+      return map
+    } catch (error) {
+      map.close()
+      throw error
+    }
+  }
+
+  /** Puts the maps under their keys and lets go of them: the list is empty then. */
+  async #swap(filled: [K, BpfMap<IK, IV>][]): Promise<void> {
+    const count = filled.length
+    if (count === 0) return
+    const keys = this.#packed(filled.map(([key]) => key))
+    const fds = new Uint8Array(4 * count)
+    const view = new DataView(fds.buffer)
+    for (const [index, [, map]] of filled.entries()) u32.write(view, 4 * index, map.fd)
+    const { type, name } = this.shape
+    if (hasFeature(`batch:${type}/update`)) {
+      const answer = await native().mapBatchAsync('update', this.fd, null, null, keys, fds, count, 0)
+      // A request that the kernel refuses as such leaves the count as it was given.
+      const done = answer.result < 0 && answer.count === count ? 0 : answer.count
+      check(answer.result, 'BPF_MAP_UPDATE_BATCH', `Writing map ${name} after ${done} tables`)
+    } else {
+      for (const [key, map] of filled) {
+        this.set(key, map)
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    }
+    for (const [, map] of filled.splice(0)) map.close()
+  }
+
+  async #takeAway(keys: readonly K[]): Promise<void> {
+    // The kernel stops at a key that is not there.
+    const there = keys.filter((key) => this.has(key))
+    if (there.length === 0) return
+    const { type, name } = this.shape
+    if (!hasFeature(`batch:${type}/delete`)) {
+      for (const key of there) {
+        this.delete(key)
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      return
+    }
+    const packed = this.#packed(there)
+    const { result } = await native().mapBatchAsync('delete', this.fd, null, null, packed, null, there.length, 0)
+    // Somebody else took one away meanwhile: the others go one by one.
+    if (result === -ENOENT) for (const key of there) this.delete(key)
+    else check(result, 'BPF_MAP_DELETE_BATCH', `Deleting from ${name}`)
+  }
+
+  #packed(keys: readonly K[]): Uint8Array {
+    const { keySize } = this.shape
+    const packed = new Uint8Array(keys.length * keySize)
+    for (const [index, key] of keys.entries()) {
+      this.putKey(key)
+      packed.set(this.key, index * keySize)
+    }
+    return packed
   }
 
   /** The kernel's id of the map under a key: another one after each replacement. */
@@ -91,19 +172,19 @@ export class MapOfMaps<K, IK, IV> extends KeyedMap<K> {
     }
   }
 
-  #empty(): BpfMap<IK, IV> {
-    const { shape, flags, key, value } = this.inner
+  /** With room for `entries`, where inner maps may differ in that: an empty hash for 65 536 entries takes a megabyte. */
+  #empty(entries?: number): BpfMap<IK, IV> {
+    const { flags, key, value } = this.inner
+    let { shape } = this.inner
+    if (entries !== undefined && shape.type === 'hash') {
+      shape = { ...shape, maxEntries: Math.min(shape.maxEntries, Math.max(1, entries)) }
+    }
     return new BpfMap(createRaw(shape, flags), shape, key, value)
   }
 
   #put(map: BpfMap<IK, IV>): void {
     u32.write(this.valueView, 0, map.fd)
   }
-}
-
-/** What says that the kernel has no batches for a type of map: ENOTSUPP of the kernel's own, or an unknown command. */
-function isMissing(result: number): boolean {
-  return result === -524 || result === -22 || result === -95
 }
 
 /** Creates a map of maps without an object file; `inner` is what each of its maps looks like. */

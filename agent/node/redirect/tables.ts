@@ -62,13 +62,7 @@ export class Tables implements TableWriter {
   }
 
   async replacePolicies(tables: Iterable<readonly [pod: string, table: PolicyTable | undefined]>): Promise<void> {
-    const { ambit_policies } = this.#maps
-    for (const [uid, table] of tables) {
-      const cookie = this.#cookieOf(uid)
-      if (cookie === undefined) continue
-      if (table) await full(ambit_policies.replace(cookie, this.#policyEntries(table)))
-      else ambit_policies.delete(cookie)
-    }
+    await full(this.#maps.ambit_policies.replaceMany(this.#policyTables(tables)))
   }
 
   setDirect(uid: string, direct: boolean): void {
@@ -176,6 +170,13 @@ export class Tables implements TableWriter {
       const kind = row.class === 'direct' && cookie === undefined ? 'agent' : row.class
       const value = { cookie: cookie ?? 0n, generation: this.#generation, class: classes[kind] }
       yield [kernelAddress(row.address), value] as const
+    }
+  }
+
+  *#policyTables(tables: Iterable<readonly [pod: string, table: PolicyTable | undefined]>) {
+    for (const [uid, table] of tables) {
+      const cookie = this.#cookieOf(uid)
+      if (cookie !== undefined) yield [cookie, table && this.#policyEntries(table)] as const
     }
   }
 

@@ -3,7 +3,7 @@
 import fc from 'fast-check'
 import { effectiveMode, syntheticPolicy, type MtlsMode } from './peer-authentication.ts'
 import type { AuthzMatch } from './match.ts'
-import type { Clause, Match, Policy } from './policy.ts'
+import type { Clause, IpRange, Match, Policy } from './policy.ts'
 import { sampleSource, sampleWorkload } from './samples.ts'
 import { defaultSettings, type MeshSettings } from './settings.ts'
 import { MeshState } from './state.ts'
@@ -37,47 +37,53 @@ function texts(values: readonly string[]): fc.Arbitrary<AuthzMatch> {
 const principal = texts(
   domains.flatMap((domain) => namespaces.flatMap((ns) => accounts.map((sa) => `${domain}/ns/${ns}/sa/${sa}`))),
 )
-const range = fc.constantFrom(
-  { address: '10.0.0.0', length: 8 },
-  { address: '10.0.0.1', length: 32 },
-  { address: '10.0.0.2', length: 31 },
-  { address: 'fd00::', length: 16 },
-  { address: 'fd00::1', length: 128 },
-  { address: 'nonsense', length: 8 },
-)
 const ports = few(fc.constantFrom<number>(...namedPorts, 15008))
-const match: fc.Arbitrary<Match> = fc
-  .record(
-    {
-      principals: few(principal),
-      notPrincipals: few(principal),
-      namespaces: few(texts(namespaces)),
-      notNamespaces: few(texts(namespaces)),
-      serviceAccounts: few(
-        fc.record({ namespace: fc.constantFrom(...namespaces), name: fc.constantFrom(...accounts) }),
-      ),
-      trustDomains: few(texts(domains)),
-      notTrustDomains: few(texts(domains)),
-      sourceIps: few(range),
-      notSourceIps: few(range),
-      destinationIps: few(range),
-      notDestinationIps: few(range),
-      destinationPorts: ports,
-      notDestinationPorts: ports,
-      methods: few(texts(['GET'])),
-      unsupported: fc.constant(['something']),
-    },
-    { requiredKeys: [] },
+/** Ranges with all pods of a family, some, one, and one that is none. */
+function rangeOver(addressesOf: AddressesOf): fc.Arbitrary<IpRange> {
+  const [four, six] = addressesOf(0)
+  const [second] = addressesOf(1)
+  return fc.constantFrom<IpRange>(
+    { address: four, length: 8 },
+    { address: four, length: 32 },
+    { address: second, length: 31 },
+    { address: six, length: 16 },
+    { address: six, length: 128 },
+    { address: 'nonsense', length: 8 },
   )
-  // Most policies say one or two things.
-  .chain((whole) => fc.subarray(Object.keys(whole), { maxLength: 2 }).map((kept) => pick(whole, kept)))
+}
+
+const matchOver = (range: fc.Arbitrary<IpRange>): fc.Arbitrary<Match> =>
+  fc
+    .record(
+      {
+        principals: few(principal),
+        notPrincipals: few(principal),
+        namespaces: few(texts(namespaces)),
+        notNamespaces: few(texts(namespaces)),
+        serviceAccounts: few(
+          fc.record({ namespace: fc.constantFrom(...namespaces), name: fc.constantFrom(...accounts) }),
+        ),
+        trustDomains: few(texts(domains)),
+        notTrustDomains: few(texts(domains)),
+        sourceIps: few(range),
+        notSourceIps: few(range),
+        destinationIps: few(range),
+        notDestinationIps: few(range),
+        destinationPorts: ports,
+        notDestinationPorts: ports,
+        methods: few(texts(['GET'])),
+        unsupported: fc.constant(['something']),
+      },
+      { requiredKeys: [] },
+    )
+    // Most policies say one or two things.
+    .chain((whole) => fc.subarray(Object.keys(whole), { maxLength: 2 }).map((kept) => pick(whole, kept)))
 
 function pick(whole: Match, kept: readonly string[]): Match {
   return Object.fromEntries(Object.entries(whole).filter(([key]) => kept.includes(key)))
 }
 
-const clause: fc.Arbitrary<Clause> = fc.record({ matches: fc.array(match, { maxLength: 2 }) })
-const policy = (name: string): fc.Arbitrary<Policy> =>
+const policy = (name: string, clause: fc.Arbitrary<Clause>): fc.Arbitrary<Policy> =>
   fc.record({
     namespace: fc.constantFrom(...namespaces),
     name: fc.constant(name),
@@ -119,13 +125,18 @@ export interface SampleNode {
   readonly pods: readonly CapturedPod[]
 }
 
-/**
- * A node of `count` pods under up to four policies. `simple`: without what keeps a pod out of the tables (waypoints, tunnels), for
- * tests that want connections.
- */
-export function sampleNode(count = 4, simple = false): fc.Arbitrary<SampleNode> {
+/** The addresses of a pod by its number: IPv4, IPv6. */
+type AddressesOf = (number: number) => readonly [string, string]
+
+const madeUp: AddressesOf = (number) => [`10.0.0.${number + 1}`, `fd00::${number + 1}`]
+
+/** A node of `count` pods under up to four policies. `real`: the addresses of pods there are, all of which have both. */
+export function sampleNode(count = 4, real?: AddressesOf): fc.Arbitrary<SampleNode> {
+  const addressesOf = real ?? madeUp
+  const match = matchOver(rangeOver(addressesOf))
+  const clause: fc.Arbitrary<Clause> = fc.record({ matches: fc.array(match, { maxLength: 2 }) })
   const policies = fc
-    .tuple(policy('p0'), policy('p1'), policy('p2'), policy('p3'))
+    .tuple(policy('p0', clause), policy('p1', clause), policy('p2', clause), policy('p3', clause))
     .chain((all) => fc.subarray([...all]))
   const pods = fc.tuple(...Array.from({ length: count }, (_, number) => pod(number)))
   return fc.record({ policies, pods }).map(({ policies, pods }) => {
@@ -134,9 +145,7 @@ export function sampleNode(count = 4, simple = false): fc.Arbitrary<SampleNode> 
     for (const one of policies) state.setPolicy(one)
     const captured = pods.map((given): CapturedPod => {
       const { number, families, mode, portMode, namespace } = given
-      const addresses = [`10.0.0.${number + 1}`, `fd00::${number + 1}`].filter((_, at) =>
-        families.includes('46'[at] ?? ''),
-      )
+      const addresses = addressesOf(number).filter((_, at) => real !== undefined || families.includes('46'[at] ?? ''))
       const authentication = {
         namespace,
         name: `pa${number}`,
@@ -161,9 +170,9 @@ export function sampleNode(count = 4, simple = false): fc.Arbitrary<SampleNode> 
         authorizationPolicies: [...selected, ...(synthetic ? [synthetic] : [])]
           .map((one) => `${one.namespace}/${one.name}`)
           .concat(given.missing ? ['a/missing'] : []),
-        sameNode: simple ? 'direct' : given.sameNode,
+        sameNode: given.sameNode,
         labels,
-        ...(given.waypoint && !simple ? { waypoint } : {}),
+        ...(given.waypoint ? { waypoint } : {}),
       })
       state.setWorkload(workload)
       return { uid: `uid-${number}`, addresses, workload }

@@ -30,6 +30,8 @@ Environment:
   AMBIT_LOG_LEVEL       trace, debug, info (default), warn, error
   AMBIT_DRAIN_SECONDS   how long running connections may go on after SIGTERM, default 5
   AMBIT_PROVE_SECONDS   how often each pod is proved to be protected, default 5
+  AMBIT_FLOW_LOG_PER_SECOND
+                        access lines for connections the kernel carries alone, default 1000; 0: none
   AMBIT_FEATURES_OFF    kernel features to treat as missing, by name, separated by commas
 `
 

@@ -20,6 +20,8 @@ import type { Enrollment } from './enroll/contract.ts'
 import { startEnrollment } from './enroll/enrollment.ts'
 import { parseFlags, type AgentFlags } from './flags.ts'
 import { configDump } from './observe/dump.ts'
+import { KernelEdges } from './observe/edges.ts'
+import { Ends } from './observe/ends.ts'
 import { Flows } from './observe/flow.ts'
 import { Refusals } from './observe/refusals.ts'
 import { agentMetrics, type AgentParts } from './observe/metrics.ts'
@@ -27,7 +29,7 @@ import { Canaries } from './prove/canaries.ts'
 import { proofMetrics } from './prove/metrics.ts'
 import { Prover } from './prove/prover.ts'
 import { ownCgroupId } from './redirect/descriptors.ts'
-import { openRedirect } from './redirect/redirect.ts'
+import { FLOW_LOG_PER_SECOND, openRedirect } from './redirect/redirect.ts'
 import { Succession, agentAnswers, openInSuccession } from './succession.ts'
 import { tableMetrics } from './tables/metrics.ts'
 import { TableSync } from './tables/sync.ts'
@@ -39,6 +41,7 @@ const STOP_MARGIN_MS = 5_000
 interface Times {
   readonly drainMs: number
   readonly proveMs: number
+  readonly flowLogPerSecond: number
 }
 
 /** Runs until SIGTERM or SIGINT; resolves with the exit code. */
@@ -51,6 +54,7 @@ export async function main(argv: string[]): Promise<number> {
     times = {
       drainMs: envInteger('AMBIT_DRAIN_SECONDS', 5, { min: 0, max: 3_600 }) * 1_000,
       proveMs: envInteger('AMBIT_PROVE_SECONDS', 5, { min: 1, max: 3_600 }) * 1_000,
+      flowLogPerSecond: envInteger('AMBIT_FLOW_LOG_PER_SECOND', FLOW_LOG_PER_SECOND, { min: 0, max: 1_000_000 }),
     }
   } catch (error) {
     log.fatal(messageOf(error))
@@ -77,7 +81,7 @@ export async function main(argv: string[]): Promise<number> {
 }
 
 async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times: Times): Promise<void> {
-  const { drainMs, proveMs } = times
+  const { drainMs, proveMs, flowLogPerSecond } = times
   const clock = systemClock
   const version = readVersion()
   const metrics = new Metrics('agent', version)
@@ -103,6 +107,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
       ...(flags.kubeletCgroup === undefined ? {} : { cgroup: flags.kubeletCgroup }),
     },
     onProblem: (problem) => log.warn({ error: problem.message }, 'the kernel half goes on without something'),
+    flowLogPerSecond,
   })
   lifecycle.onStop('kernel', () => redirect.close())
 
@@ -164,6 +169,8 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   })
   lifecycle.onStop('certificates', () => certificates.close())
 
+  const tcp = new TcpMetrics(metrics)
+  const flows = new Flows(tcp, new Refusals(metrics), accessLog, clock)
   const canaries = new Canaries()
   const running = new Tunnels({
     node: flags.node,
@@ -171,7 +178,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     redirect,
     certificates,
     view: () => (known ? state : undefined),
-    flows: new Flows(new TcpMetrics(metrics), new Refusals(metrics), accessLog, clock),
+    flows,
     clock,
     log: log.child({ room: 'tunnel' }),
     canaries,
@@ -223,6 +230,19 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   lifecycle.onStop('succession', () => succession.close())
   lifecycle.onStop('not ready any more', () => readiness.drain())
   void enrolled.settled().then(() => podsEnrolled.done())
+
+  const ends = new Ends({
+    node: flags.node,
+    view: () => (known ? state : undefined),
+    pods: () => enrolled.list().map(({ pod }) => pod),
+  })
+  const edges = new KernelEdges({ telemetry: redirect.telemetry, ends, tcp, metrics, clock })
+  metrics.beforeScrape(() => edges.refresh())
+  edges.start()
+  lifecycle.onStop('edges', () => edges.stop())
+  redirect.telemetry.onFlows((list) => {
+    for (const flow of list) flows.kernel(flow, ends.flow(flow))
+  })
 
   const parts: AgentParts = { redirect, tunnels: running, enrollment: enrolled, certificates, control }
   agentMetrics(metrics, parts)

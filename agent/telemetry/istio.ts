@@ -5,10 +5,11 @@ import { formatIdentity, type Identity } from '../mesh/identity.ts'
 import type { Service } from '../mesh/service.ts'
 import type { Workload } from '../mesh/workload.ts'
 import type { Metrics } from './exposition.ts'
-import type { CounterFamily, HistogramFamily, HistogramSeries, Series } from './series.ts'
+import { renderLabels, type CounterFamily, type HistogramFamily, type HistogramSeries, type Series } from './series.ts'
 
 export type Reporter = 'source' | 'destination' | 'waypoint'
-export type Security = 'mutual_tls' | 'none' | 'unknown'
+/** `same_node`: plain, between two pods of a node whose kernel attests both and enforces policy. */
+export type Security = 'mutual_tls' | 'same_node' | 'none' | 'unknown'
 
 /** Who talked to whom. Objects are compared by identity to find a series again: pass those of the state. */
 export interface Edge {
@@ -90,24 +91,71 @@ export interface TcpSeries {
   readonly sent: Series
   readonly received: Series
   readonly failed: Series
+  /** Rendered labels, the same for all of them. */
+  readonly labels: string
+}
+
+type TcpFamilies = Readonly<Record<'opened' | 'closed' | 'sent' | 'received' | 'failed', CounterFamily>>
+
+/** Made when first asked for: what never failed, or never opened, is no line of a scrape. */
+class LazyTcpSeries implements TcpSeries {
+  readonly labels: string
+  readonly #families: TcpFamilies
+  readonly #values: readonly string[] | undefined
+  readonly #made: Partial<Record<keyof TcpFamilies, Series>> = {}
+
+  /** Without values, it takes what there is no room for. */
+  constructor(families: TcpFamilies, values?: readonly string[]) {
+    this.#families = families
+    this.#values = values
+    this.labels = values ? renderLabels(families.opened.labelNames, values) : ''
+  }
+
+  get opened(): Series {
+    return this.#series('opened')
+  }
+  get closed(): Series {
+    return this.#series('closed')
+  }
+  get sent(): Series {
+    return this.#series('sent')
+  }
+  get received(): Series {
+    return this.#series('received')
+  }
+  get failed(): Series {
+    return this.#series('failed')
+  }
+
+  drop(): void {
+    for (const [name, series] of Object.entries(this.#made)) this.#families[name as keyof TcpFamilies].drop(series)
+  }
+
+  #series(name: keyof TcpFamilies): Series {
+    const made = this.#made[name]
+    if (made && !made.dropped) return made
+    const family = this.#families[name]
+    return (this.#made[name] = this.#values ? family.with(this.#values, this.labels) : family.other())
+  }
 }
 
 export class TcpMetrics {
-  readonly #opened: CounterFamily
-  readonly #closed: CounterFamily
-  readonly #sent: CounterFamily
-  readonly #received: CounterFamily
-  readonly #failed: CounterFamily
-  readonly #known = new EdgeCache<Map<string, TcpSeries>>(() => new Map())
+  /** For connections whose edge has no place of its own. */
+  readonly other: TcpSeries
+  readonly #families: TcpFamilies
+  readonly #known = new EdgeCache<Map<string, LazyTcpSeries>>(() => new Map())
 
   constructor(metrics: Metrics) {
     const family = (name: string, help: string): CounterFamily =>
       metrics.counter({ name: `istio_tcp_${name}_total`, help, labels: TCP_LABELS })
-    this.#opened = family('connections_opened', 'TCP connections opened.')
-    this.#closed = family('connections_closed', 'TCP connections closed.')
-    this.#sent = family('sent_bytes', 'Bytes sent to the client of the connection.')
-    this.#received = family('received_bytes', 'Bytes received from the client of the connection.')
-    this.#failed = family('connections_failed', 'TCP connections refused or failed before a byte went through.')
+    this.#families = {
+      opened: family('connections_opened', 'TCP connections opened.'),
+      closed: family('connections_closed', 'TCP connections closed.'),
+      sent: family('sent_bytes', 'Bytes sent to the client of the connection.'),
+      received: family('received_bytes', 'Bytes received from the client of the connection.'),
+      failed: family('connections_failed', 'TCP connections refused or failed before a byte went through.'),
+    }
+    this.other = new LazyTcpSeries(this.#families)
   }
 
   /** The series of an edge; ask once per connection and keep it. */
@@ -115,7 +163,7 @@ export class TcpMetrics {
     const byFlags = this.#known.get(edge)
     let series = byFlags.get(flags)
     if (!series) {
-      const values = [
+      series = new LazyTcpSeries(this.#families, [
         ...edgeValues(edge, 'tcp'),
         flags,
         edge.security,
@@ -123,22 +171,20 @@ export class TcpMetrics {
         edge.source?.locality.zone || UNKNOWN,
         edge.destination?.locality.region || UNKNOWN,
         edge.destination?.locality.zone || UNKNOWN,
-      ]
-      series = {
-        opened: this.#opened.with(values),
-        closed: this.#closed.with(values),
-        sent: this.#sent.with(values),
-        received: this.#received.with(values),
-        failed: this.#failed.with(values),
-      }
+      ])
       byFlags.set(flags, series)
     }
     return series
   }
 
+  /** Forgets the series of an edge; who counts on it yet begins anew. */
+  drop(series: TcpSeries): void {
+    if (series instanceof LazyTcpSeries) series.drop()
+  }
+
   /** Forgets series in which a label value is `name`, as that of a workload that is gone. */
   forget(gone: (values: readonly string[]) => boolean): void {
-    for (const family of [this.#opened, this.#closed, this.#sent, this.#received, this.#failed]) family.forget(gone)
+    for (const family of Object.values(this.#families)) family.forget(gone)
   }
 }
 

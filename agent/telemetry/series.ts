@@ -39,6 +39,8 @@ export class Series {
   readonly labels: string
   readonly values: readonly string[]
   value = 0
+  /** Its family has forgotten it. */
+  dropped = false
 
   constructor(labels: string, values: readonly string[]) {
     this.labels = labels
@@ -59,6 +61,8 @@ export class HistogramSeries {
   readonly counts: Float64Array
   sum = 0
   count = 0
+  /** Its family has forgotten it. */
+  dropped = false
 
   constructor(labels: string, values: readonly string[], bounds: Float64Array) {
     this.labels = labels
@@ -83,11 +87,13 @@ export interface Rendered {
   readonly size: number
   /** Lookups that found the family full. */
   readonly overflowed: number
-  /** Appends HELP, TYPE and the samples to `out`. */
+  /** Appends HELP, TYPE and the samples to `out`, in pieces: what is joined once is not copied twice. */
   render(out: string[]): void
 }
 
-abstract class Family<S extends { readonly labels: string; readonly values: readonly string[] }> implements Rendered {
+abstract class Family<
+  S extends { readonly labels: string; readonly values: readonly string[]; dropped: boolean },
+> implements Rendered {
   readonly name: string
   readonly help: string
   readonly labelNames: readonly string[]
@@ -107,22 +113,36 @@ abstract class Family<S extends { readonly labels: string; readonly values: read
     return this.all.size
   }
 
-  /** The series with these label values (as many as the family has labels). Look up once and keep it. */
-  with(values: readonly string[] = []): S {
-    const labels = renderLabels(this.labelNames, values)
+  /**
+   * The series with these label values (as many as the family has labels). Look up once and keep it. `labels`: the values
+   * rendered, where the caller has them for several families.
+   */
+  with(values: readonly string[] = [], labels = renderLabels(this.labelNames, values)): S {
     const known = this.all.get(labels)
     if (known) return known
     if (this.all.size >= this.limit) {
       this.overflowed++
-      if (!this.#overflow) {
-        const overflow = this.labelNames.map(() => OVERFLOW)
-        this.#overflow = this.make(renderLabels(this.labelNames, overflow), overflow)
-      }
-      return this.#overflow
+      return this.other()
     }
     const series = this.make(labels, [...values])
     this.all.set(labels, series)
     return series
+  }
+
+  /** The series labelled `overflow`, for what has no place of its own elsewhere already. */
+  other(): S {
+    if (!this.#overflow) {
+      const overflow = this.labelNames.map(() => OVERFLOW)
+      this.#overflow = this.make(renderLabels(this.labelNames, overflow), overflow)
+    }
+    return this.#overflow
+  }
+
+  /** Forgets one series: `with` makes it anew. Still held, it goes on counting unseen, and says that it is `dropped`. */
+  drop(series: S): void {
+    if (this.all.get(series.labels) !== series) return
+    this.all.delete(series.labels)
+    series.dropped = true
   }
 
   /** Forgets series, as those of workloads that are gone. A series still held goes on counting unseen. */
@@ -158,7 +178,7 @@ class PlainFamily extends Family<Series> {
 
   override render(out: string[]): void {
     this.head(out, this.type)
-    for (const series of this.series()) out.push(`${this.name}${series.labels} ${number(series.value)}\n`)
+    for (const series of this.series()) out.push(this.name, series.labels, ` ${number(series.value)}\n`)
   }
 }
 
@@ -178,11 +198,16 @@ export class GaugeFamily extends PlainFamily {
 
 export class HistogramFamily extends Family<HistogramSeries> {
   readonly bounds: Float64Array
+  readonly #bucket: string
+  /** The last label of each bucket and what follows it. */
+  readonly #ends: readonly string[]
 
   /** `bounds`: upper bounds, ascending, without +Inf. */
   constructor(options: FamilyOptions & { readonly bounds: readonly number[] }) {
     super(options)
     this.bounds = Float64Array.from(options.bounds)
+    this.#bucket = `${options.name}_bucket`
+    this.#ends = options.bounds.map((bound) => `le="${number(bound)}"} `)
   }
 
   protected override make(labels: string, values: readonly string[]): HistogramSeries {
@@ -192,17 +217,16 @@ export class HistogramFamily extends Family<HistogramSeries> {
   override render(out: string[]): void {
     this.head(out, 'histogram')
     for (const series of this.series()) {
-      const open = series.labels === '' ? '{' : `${series.labels.slice(0, -1)},`
+      // Without its closing brace; a slice, no copy.
+      const [open, comma] = series.labels === '' ? ['{', ''] : [series.labels.slice(0, -1), ',']
       let total = 0
       for (let i = 0; i < this.bounds.length; i++) {
         total += series.counts[i] as number
-        out.push(`${this.name}_bucket${open}le="${number(this.bounds[i] as number)}"} ${total}\n`)
+        out.push(this.#bucket, open, comma, this.#ends[i] as string, `${total}\n`)
       }
-      out.push(
-        `${this.name}_bucket${open}le="+Inf"} ${series.count}\n`,
-        `${this.name}_sum${series.labels} ${number(series.sum)}\n`,
-        `${this.name}_count${series.labels} ${series.count}\n`,
-      )
+      out.push(this.#bucket, open, comma, `le="+Inf"} ${series.count}\n`)
+      out.push(this.name, '_sum', series.labels, ` ${number(series.sum)}\n`)
+      out.push(this.name, '_count', series.labels, ` ${series.count}\n`)
     }
   }
 }

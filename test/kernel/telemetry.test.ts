@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Connection, ConnectionHandler } from '../../agent/io/connection.ts'
 import { transport } from '../../agent/io/index.ts'
 import type { EdgeTotals, KernelEdge, KernelFlow, PolicyTable } from '../../agent/node/redirect/contract.ts'
-import { edgeKeyText, edgeNumbers, Edges, rttBoundsUs } from '../../agent/node/redirect/edges.ts'
+import { edgeKeyText, Edges, EdgeValues, rttBoundsUs } from '../../agent/node/redirect/edges.ts'
 import { openRedirect } from '../../agent/node/redirect/redirect.ts'
 import { liveSchema } from '../../native/bpf/gen/live.ts'
 import { codec, netnsCookie, openObject, openPinnedMap } from '../../native/bpf/index.ts'
@@ -460,10 +460,11 @@ describe('the kernel’s counts', () => {
     await expect.poll(() => sides(to).in.closed).toBe(1)
     await node.redirect.unenroll(gone.name)
     let now = 0
-    const edgesOf = openPinnedMap(`${node.world.pinRoot}/ambit_edges`, edgeKeyText, edgeNumbers)
+    const values = new EdgeValues()
+    const edgesOf = openPinnedMap(`${node.world.pinRoot}/ambit_edges`, edgeKeyText, values)
     const notes = openPinnedMap(`${node.world.pinRoot}/ambit_notes`, codec.i32, codec.bytes(80))
     const watched = new Edges(
-      { edges: edgesOf, notes, live: undefined },
+      { edges: edgesOf, values, notes, live: undefined },
       (cookie) => names.get(cookie),
       () => now,
     )
@@ -480,12 +481,12 @@ describe('the kernel’s counts', () => {
   })
 
   it('go to one edge for all when there is no room', async () => {
-    const map = openPinnedMap(`${node.world.pinRoot}/ambit_edges`, edgeKeyText, edgeNumbers)
-    const filler = function* (): Generator<[string, Float64Array]> {
+    const map = openPinnedMap(`${node.world.pinRoot}/ambit_edges`, edgeKeyText, new EdgeValues())
+    const filler = function* (): Generator<[string, number]> {
       for (let i = 0; i < map.shape.maxEntries; i++) {
         const key = Buffer.alloc(edgeKeyText.size, 0xff)
         key.writeUInt32LE(i)
-        yield [key.toString('latin1'), new Float64Array(edgeNumbers.size / 8)]
+        yield [key.toString('latin1'), 0]
       }
     }
     expect(() => map.setMany(filler())).toThrow('E2BIG')

@@ -1,12 +1,21 @@
 // What is counted and logged of each connection the agent carries: Istio's TCP metrics and one access line, with ztunnel's
-// field names (reference: ambient, ztunnel access log). Must not live here: verdicts, bytes.
+// field names (reference: ambient, ztunnel access log); of those that the kernel carries the line alone. Must not live here:
+// verdicts, bytes.
 import type { Clock } from '../../base/clock.ts'
 import { joinHostPort } from '../../base/ip.ts'
 import type { Endpoint } from '../../io/connection.ts'
 import { formatIdentity } from '../../mesh/identity.ts'
 import type { AccessLog } from '../../telemetry/access-log.ts'
 import type { Edge, TcpFlags, TcpMetrics, TcpSeries } from '../../telemetry/istio.ts'
+import type { KernelFlow, KernelRefusal } from '../redirect/contract.ts'
 import type { RefusalReason, Refusals } from './refusals.ts'
+
+/** What they mean to who reads the log. */
+const REFUSALS: Readonly<Record<KernelRefusal, string>> = {
+  policy: 'denied by policy',
+  no_verdict: 'its policy was replaced meanwhile',
+  plaintext: 'plaintext is refused there',
+}
 
 export interface FlowFacts {
   readonly direction: 'inbound' | 'outbound'
@@ -85,18 +94,28 @@ export class Flows {
     this.#line('warn', 'connection failed', facts, series, started, { fromClient: 0, toClient: 0, error, policy })
   }
 
+  /** A line about a connection that the kernel carried, and counted. */
+  kernel(flow: KernelFlow, edge: Edge): void {
+    const { source, destination, failed, refusal } = flow
+    const facts: FlowFacts = { direction: 'outbound', edge, source, destination, authority: '' }
+    const error = refusal === undefined ? flow.error : `refused by the destination's kernel: ${REFUSALS[refusal]}`
+    const level = failed ? 'warn' : error === '' ? 'info' : 'error'
+    const message = failed ? 'connection failed' : 'connection complete'
+    const end = { fromClient: flow.sent, toClient: flow.received, error }
+    this.#line(level, message, facts, undefined, this.#clock.monotonic() - flow.durationMs, end)
+  }
+
   /** Written by hand: what is the same for every connection of an edge is rendered once. Undefined fields are left out. */
   #line(
     level: string,
     message: string,
     facts: FlowFacts,
-    series: TcpSeries,
+    series: TcpSeries | undefined,
     started: number,
     end: { fromClient: number; toClient: number; error: string; policy?: string },
   ): void {
     const { direction, source, destination, authority } = facts
-    let known = this.#texts.get(series)
-    if (!known) this.#texts.set(series, (known = edgeText(facts.edge)))
+    const known = this.#textOf(facts.edge, series)
     const outbound = direction === 'outbound'
     // ztunnel names them from the local app's side: sent is what it sent.
     const sent = outbound ? end.fromClient : end.toClient
@@ -111,6 +130,14 @@ export class Flows {
     if (end.policy) line += `,"policy":${JSON.stringify(end.policy)}`
     if (end.error !== '') line += `,"error":${JSON.stringify(end.error)}`
     this.#log.line(`${line}}`)
+  }
+
+  /** Rendered once for a series; without one, anew. */
+  #textOf(edge: Edge, series: TcpSeries | undefined): EdgeText {
+    if (!series) return edgeText(edge)
+    let known = this.#texts.get(series)
+    if (!known) this.#texts.set(series, (known = edgeText(edge)))
+    return known
   }
 
   /** ISO text of a time; many connections end in one millisecond. */

@@ -126,6 +126,8 @@ export interface KernelEdge {
   readonly port: number
   /** Takes what there was no room for. */
   readonly overflow: boolean
+  /** Grows when the totals do. */
+  readonly version: number
   /** Grow only, as long as the edge is held. */
   readonly totals: EdgeTotals
 }

@@ -1,6 +1,6 @@
 // The kernel's edges as totals that only grow: what ended connections left in ambit_edges plus what running ones have carried
 // so far, read from their sockets. Must not live here: names of workloads, metrics (../observe/edges.ts).
-import type { BpfMap, Program } from '../../../native/bpf/index.ts'
+import type { BpfMap, Codec, Program } from '../../../native/bpf/index.ts'
 import { EdgeKey, liveSchema } from '../../../native/bpf/gen/live.ts'
 import { formatIp } from '../../base/ip.ts'
 import type { EdgeTotals, KernelEdge, KernelRefusal } from './contract.ts'
@@ -36,7 +36,7 @@ function textAt(view: DataView, offset: number): string {
   return lastBuffer.toString('latin1', start, start + KEY)
 }
 
-/** For ambit_edges: keys stay text until an edge is new, values become plain numbers, without a bigint each. */
+/** For ambit_edges: keys stay text until an edge is new. */
 export const edgeKeyText = {
   size: KEY,
   read: textAt,
@@ -44,16 +44,27 @@ export const edgeKeyText = {
     Buffer.from(view.buffer, view.byteOffset + offset, KEY).write(value, 'latin1')
   },
 }
-export const edgeNumbers = {
-  size: EDGE.size,
-  read(view: DataView, offset: number): Float64Array {
-    const numbers = new Float64Array(EDGE.size / 8)
-    for (let i = 0; i < numbers.length; i++) numbers[i] = u64(view, offset + i * 8)
-    return numbers
-  },
-  write(view: DataView, offset: number, value: Float64Array): void {
-    value.forEach((number, i) => view.setBigUint64(offset + i * 8, BigInt(number), true))
-  },
+/** For ambit_edges: a value stays where it was read to, until the next reading. */
+export class EdgeValues implements Codec<number> {
+  readonly size = EDGE.size
+  #words: Uint32Array = new Uint32Array(0)
+
+  /** Where the value is, for `number`. */
+  read(view: DataView, offset: number): number {
+    if (view.buffer !== this.#words.buffer) this.#words = new Uint32Array(view.buffer)
+    return (view.byteOffset + offset) / 4
+  }
+
+  /** Writes an edge whose every number is `value`. */
+  write(view: DataView, offset: number, value: number): void {
+    for (let i = 0; i < EDGE.size; i += 8) view.setBigUint64(offset + i, BigInt(value), true)
+  }
+
+  /** The number at `index` of the value at `place`; exact up to 2^53. */
+  number(place: number, index: number): number {
+    const at = place + index * 2
+    return (this.#words[at] as number) + (this.#words[at + 1] as number) * 2 ** 32
+  }
 }
 
 /** Exact up to 2^53. */
@@ -83,11 +94,16 @@ class Edge implements KernelEdge {
   readonly service: KernelEdge['service']
   readonly port: number
   readonly overflow: boolean
+  version = 0
   readonly totals = new Totals()
   readonly cookie: bigint
   readonly peerCookie: bigint
   /** Of ended connections, as read last. */
-  folded: Float64Array | undefined
+  readonly folded = new Float64Array(EDGE.size / 8)
+  /** What the kernel had counted before the edge was taken out and came back, if that was not by us. */
+  #before: Float64Array | undefined
+  /** Something was read that was not before. */
+  touched = false
   /** Running connections and what they carried, as read last. */
   running = 0
   sent = 0
@@ -112,30 +128,50 @@ class Edge implements KernelEdge {
     this.changed = now
   }
 
+  /** Takes what the kernel has now. */
+  fold(values: EdgeValues, place: number): void {
+    const { folded } = this
+    for (let i = 0; i < folded.length; i++) {
+      if (values.number(place, i) >= (folded[i] as number)) continue
+      const before = (this.#before ??= new Float64Array(folded.length))
+      for (let j = 0; j < folded.length; j++) before[j] = (before[j] as number) + (folded[j] as number)
+      folded.fill(0)
+      break
+    }
+    for (let i = 0; i < folded.length; i++) {
+      const number = values.number(place, i)
+      if (number === folded[i]) continue
+      folded[i] = number
+      this.touched = true
+    }
+  }
+
   /** Never back: a connection that ended between the two readings is in neither for once. */
   settle(now: number): void {
     const { totals, folded } = this
-    const before = totals.opened + totals.failed + totals.sent + totals.received + totals.retransmits
-    const of = (index: number): number => folded?.[index] ?? 0
-    totals.closed = Math.max(totals.closed, of(at.closed))
-    totals.opened = Math.max(totals.opened, of(at.closed) + this.running)
-    totals.failed = Math.max(totals.failed, of(at.failed))
-    totals.sent = Math.max(totals.sent, of(at.sent) + this.sent)
-    totals.received = Math.max(totals.received, of(at.received) + this.received)
-    totals.retransmits = Math.max(totals.retransmits, of(at.retransmits) + this.retransmits)
-    totals.rttSumUs = Math.max(totals.rttSumUs, of(at.rtt_sum_us))
-    let refused = 0
+    const before = this.#before
+    let more = false
+    const of = (index: number): number => (folded[index] as number) + (before?.[index] ?? 0)
+    const grow = (before: number, now: number): number => {
+      if (now <= before) return before
+      more = true
+      return now
+    }
+    totals.closed = grow(totals.closed, of(at.closed))
+    totals.opened = grow(totals.opened, of(at.closed) + this.running)
+    totals.failed = grow(totals.failed, of(at.failed))
+    totals.sent = grow(totals.sent, of(at.sent) + this.sent)
+    totals.received = grow(totals.received, of(at.received) + this.received)
+    totals.retransmits = grow(totals.retransmits, of(at.retransmits) + this.retransmits)
+    totals.rttSumUs = grow(totals.rttSumUs, of(at.rtt_sum_us))
     for (let i = 1; i < refusals.length; i++) {
       const name = refusals[i] as KernelRefusal
-      const count = Math.max(totals.refused[name], of(at.refused + i))
-      refused += count - totals.refused[name]
-      totals.refused[name] = count
+      totals.refused[name] = grow(totals.refused[name], of(at.refused + i))
     }
-    for (let i = 0; i < totals.rtt.length; i++) {
-      totals.rtt[i] = Math.max(totals.rtt[i] as number, of(at.rtt + i))
-    }
-    const after = totals.opened + totals.failed + totals.sent + totals.received + totals.retransmits
-    if (this.running > 0 || refused > 0 || after !== before) this.changed = now
+    for (let i = 0; i < totals.rtt.length; i++) totals.rtt[i] = grow(totals.rtt[i] as number, of(at.rtt + i))
+    if (!more) return
+    this.version++
+    this.changed = now
   }
 }
 
@@ -144,7 +180,8 @@ function isZero(bytes: Uint8Array): boolean {
 }
 
 export interface EdgeSources {
-  readonly edges: BpfMap<string, Float64Array>
+  readonly edges: BpfMap<string, number>
+  readonly values: EdgeValues
   /** Undefined where the kernel cannot walk sockets: connections count when they end. */
   readonly live: Program | undefined
   readonly notes: BpfMap<number, unknown>
@@ -166,19 +203,25 @@ export class Edges {
   /** Reads the kernel and gives every edge. First what has ended, then what runs: nothing is seen twice. */
   read(): Iterable<KernelEdge> {
     const now = this.#now()
+    const { edges, values } = this.#sources
     for (const edge of this.#known.values()) {
-      edge.folded = undefined
+      if (edge.running > 0) edge.touched = true
       edge.running = edge.sent = edge.received = edge.retransmits = 0
     }
-    for (const batch of this.#sources.edges.batches({ batch: 4096 })) {
-      for (const [text, numbers] of batch) this.#edge(text, now).folded = numbers
+    for (const batch of edges.batches({ batch: 4096 })) {
+      for (const [text, place] of batch) this.#edge(text, now).fold(values, place)
     }
     this.#readLive(now)
     for (const edge of this.#known.values()) {
-      // A pod may become known, or known again, after its edges.
-      edge.pod ??= this.#podOf(edge.cookie)
-      edge.peer ??= this.#podOf(edge.peerCookie)
+      if (edge.running > 0) edge.changed = now
+      else if (!edge.touched) continue
+      edge.touched = false
       edge.settle(now)
+    }
+    // A pod may become known, or known again, after its edges.
+    for (const edge of this.#known.values()) {
+      edge.pod ??= this.#podOf(edge.cookie)
+      edge.peer ??= edge.peerCookie === 0n ? undefined : this.#podOf(edge.peerCookie)
     }
     return this.#known.values()
   }
@@ -191,8 +234,9 @@ export class Edges {
       const held = edge.pod !== undefined && isHeld(edge.pod)
       if (edge.overflow || now - edge.changed < (held ? IDLE_MS : GONE_MS)) continue
       // Once more, since a connection may have ended just now. One that ends between this and the next line is lost.
-      const last = this.#sources.edges.get(text)
-      if (last && edge.folded && last.some((number, i) => number !== edge.folded?.[i])) continue
+      const { edges, values } = this.#sources
+      const place = edges.get(text)
+      if (place !== undefined && edge.folded.some((number, i) => number !== values.number(place, i))) continue
       this.#sources.edges.delete(text)
       this.#known.delete(text)
       swept.push(edge)

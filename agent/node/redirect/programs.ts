@@ -23,7 +23,7 @@ import { setsockoptSchema } from '../../../native/bpf/gen/setsockopt.ts'
 import { kubeletSchema } from '../../../native/bpf/gen/kubelet.ts'
 import { sockopsSchema } from '../../../native/bpf/gen/sockops.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
-import { edgeKeyText, edgeNumbers } from './edges.ts'
+import { edgeKeyText, EdgeValues } from './edges.ts'
 import { hold, type HeldLink } from './held.ts'
 
 const BPFFS = '/sys/fs/bpf'
@@ -50,12 +50,13 @@ async function loadEdges(pinRoot: string) {
   const object = openObject(objectFile('live'), liveSchema)
   object.programs.ambit_live.autoload = hasFeature(LIVE_FEATURE)
   const module = await object.load({ pinRoot })
-  const edges = module.map(module.maps.ambit_edges.shape.name, edgeKeyText, edgeNumbers)
+  const values = new EdgeValues()
+  const edges = module.map(module.maps.ambit_edges.shape.name, edgeKeyText, values)
   // The edge for all others, made first so that there is always room for it.
   const others = '\0'.repeat(edgeKeyText.size)
-  if (!edges.has(others)) edges.set(others, new Float64Array(edgeNumbers.size / 8))
+  if (!edges.has(others)) edges.set(others, 0)
   const live = hasFeature(LIVE_FEATURE) ? module.programs.ambit_live : undefined
-  return { module, edges, live, notes: module.maps.ambit_notes }
+  return { module, edges, values, live, notes: module.maps.ambit_notes }
 }
 
 /** One copy of the sk_lookup program, for the namespace with this cookie. */

@@ -66,15 +66,15 @@ export class Tunnels {
       clock: options.clock,
       http2: { clock: options.clock, ...KEEPALIVE },
       // From inside the source pod, so that its own address is the TCP peer.
-      open: (target, handler) =>
-        context.transport.connect({
-          handler,
-          fd: context.redirect.socket(target.podUid, { family: target.address.includes(':') ? 6 : 4 }),
-          host: target.address,
-          port: target.port,
-          tls: new ClientTls(context, target),
-          timeoutMs: context.connectMs,
-        }),
+      open: (target, handler) => {
+        const { address, port } = target
+        const fd = context.redirect.socket(target.podUid, {
+          family: address.includes(':') ? 6 : 4,
+          tunnel: { address, port },
+        })
+        const tls = new ClientTls(context, target)
+        return context.transport.connect({ handler, fd, host: address, port, tls, timeoutMs: context.connectMs })
+      },
     })
     options.certificates.onRenewed((identity) => this.#renew(formatIdentity(identity)))
     options.certificates.onTrust(() => this.#renew(undefined))

@@ -348,19 +348,42 @@ spec:
       return (await direct()) > 0 ? true : undefined
     })
     const before = await direct()
-    const logged = agent.lines.length
     const client = pods['client'] as Pod
     // STRICT is in force: a neighbour that the kernel attests is authenticated.
     expect((await ask('client', 6))?.saw).toBe(client.v6)
     expect((await ask('client', 4))?.saw).toBe(`::ffff:${client.v4}`)
     expect(await direct()).toBe(before + 2)
-    expect(agent.lines.slice(logged)).toEqual([])
+    // The kernel tells of them: the side that dialled, and no tunnel.
+    const line = await agent.line((one) => String(one['src.addr']).includes(client.v6) && !('dst.hbone_addr' in one))
+    expect(line).toMatchObject({
+      message: 'connection complete',
+      direction: 'outbound',
+      'src.identity': 'spiffe://cluster.local/ns/shop/sa/client',
+      'dst.identity': 'spiffe://cluster.local/ns/shop/sa/server',
+      bytes_sent: 'question'.length,
+      bytes_recv: JSON.stringify({ text: 'answer to question', saw: client.v6 }).length,
+    })
+    const counted = async (reporter: string): Promise<number> => {
+      const text = await (await fetch(`http://127.0.0.1:${port + 1}/metrics`)).text()
+      const found = new RegExp(
+        `^istio_tcp_connections_closed_total\\{reporter="${reporter}",source_workload="client".*"same_node".* (\\d+)$`,
+        'm',
+      )
+      return Number(found.exec(text)?.[1] ?? Number.NaN)
+    }
+    const closed = await direct()
+    const allOf = async (reporter: string, count: number): Promise<true | undefined> =>
+      (await counted(reporter)) === count ? true : undefined
+    await eventually('counts at the source', () => allOf('source', closed))
+    await eventually('counts at the destination', () => allOf('destination', closed))
 
     agent.child.kill('SIGKILL')
     await agent.ended
     expect((await ask('client', 4))?.text).toBe('answer to question')
     agent = startAgent()
     await ready()
+    // With the one that nobody was there to see.
+    await eventually('counts that go on', () => allOf('source', closed + 1))
     expect((await ask('client', 4))?.text).toBe('answer to question')
 
     const file = join(config, 'deny.yaml')
@@ -386,7 +409,7 @@ spec:
     writeShop('tunnel')
     await eventually('a tunnel again', async () => {
       await ask('client', 4)
-      return agent.lines.find((one) => one['direction'] === 'outbound' && one['dst.workload'] === 'server')
+      return agent.lines.find((one) => one['dst.workload'] === 'server' && 'dst.hbone_addr' in one)
     })
   })
 

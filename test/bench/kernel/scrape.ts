@@ -12,6 +12,8 @@ import { Metrics } from '../../../agent/telemetry/exposition.ts'
 import { TcpMetrics } from '../../../agent/telemetry/istio.ts'
 import { EdgeKey, liveSchema } from '../../../native/bpf/gen/live.ts'
 import { openObject, type Codec } from '../../../native/bpf/index.ts'
+import { Samples, type Row } from '../table.ts'
+import type { TargetSpec } from '../targets.ts'
 
 const NODE = 'node1'
 /** Pods of this node that have edges. */
@@ -152,4 +154,34 @@ export async function measureScrape(
   } finally {
     map.deleteMany(keys)
   }
+}
+
+const EDGES = 5_000
+const WORKLOADS = 10_000
+/** Pods of a Deployment. */
+const SHARED = 'scrape, 5 000 edges of Deployments of 5'
+const OWN = 'scrape, 5 000 edges with series of their own'
+
+export const scrapeTargets: readonly TargetSpec[] = [SHARED, OWN].map((name) => ({
+  row: `${name}: CPU`,
+  baseline: '',
+  limit: 50,
+  atMost: true,
+}))
+
+/** Each case so often as there are rounds. */
+export async function scrapeRows(pinRoot: string, rounds: number): Promise<Row[]> {
+  const samples = new Samples()
+  for (let round = 0; round < rounds; round++) {
+    for (const [name, replicas] of [
+      [SHARED, 5],
+      [OWN, 1],
+    ] as const) {
+      const { readMs, totalMs, bytes } = await measureScrape(pinRoot, EDGES, WORKLOADS, replicas)
+      samples.add(`${name}: CPU`, totalMs, 'ms', '')
+      samples.add(`${name}: reading`, readMs, 'ms', '')
+      samples.add(`${name}: text`, bytes / 1e6, 'MB', '')
+    }
+  }
+  return samples.rows()
 }

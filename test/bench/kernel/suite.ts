@@ -6,6 +6,7 @@ import { pivot, round, Samples, type Report, type Row } from '../table.ts'
 import { judge, type TargetSpec } from '../targets.ts'
 import { AttachedPrograms, grown } from './costs.ts'
 import { buildLoad, runLoad, type Measured, type Work } from './load.ts'
+import { scrapeRows, scrapeTargets } from './scrape.ts'
 import { KernelWorld, SERVICE, type Pair } from './world.ts'
 
 const PLAIN = 'no mesh'
@@ -33,6 +34,7 @@ const NOTES = [
   'direct: enrolled, judged by client and port, among 10 000 workloads and 1 000 services; to a service: of three endpoints, chosen by the kernel. by CPU: per second of CPU time of both ends.',
   'ratio: to no mesh, median of the ratios within each turn of a fraction of a second.',
   'requests: 64 bytes there and back. connections: connect, accept, close, one after the other; their p50 and p99 are those of connect() alone.',
+  'scrape: CPU time of the event loop for an agent’s whole text, its metrics of the process included; every count has changed since the last one.',
 ] as const
 
 export async function benchKernel(options: SuiteOptions): Promise<Report> {
@@ -48,12 +50,13 @@ export async function benchKernel(options: SuiteOptions): Promise<Report> {
       for (const one of cases) await measure(one, world, seconds, samples)
     }
     const costs = await costsOf(world, cases)
+    const scrape = only === undefined || only.includes('scrape') ? await scrapeRows(world.pinRoot, rounds) : []
     const rows = samples.rows()
     return {
-      rows: [...rows, ...costs],
+      rows: [...rows, ...costs, ...scrape],
       notes: NOTES,
-      targets: judge(targets(), rows),
-      table: [speedTable(rows), costTable(costs)].filter((text) => text !== '').join('\n\n'),
+      targets: judge([...targets(), ...scrapeTargets], [...rows, ...scrape]),
+      table: [speedTable(rows), costTable(costs), scrapeTable(scrape)].filter((text) => text !== '').join('\n\n'),
     }
   })
 }
@@ -207,6 +210,14 @@ function speedTable(rows: readonly Row[]): string {
     { metric: 'p50', title: 'p50 µs' },
     { metric: ratioOf('p50'), title: 'ratio' },
     { metric: 'p99', title: 'p99 µs' },
+  ])
+}
+
+function scrapeTable(rows: readonly Row[]): string {
+  return pivot(rows, [
+    { metric: 'CPU', title: 'CPU ms' },
+    { metric: 'reading', title: 'of it reading, ms' },
+    { metric: 'text', title: 'MB' },
   ])
 }
 

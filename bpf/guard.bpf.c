@@ -65,13 +65,14 @@ static __always_inline void facts_of_opening(struct __sk_buff *ctx, struct bpf_s
 {
 	struct socket *socket;
 
-	facts->is_agent = is_agents(ctx);
-	if (facts->is_agent)
-		return;
-	facts->source_is_own = is_own_address(facts->cookie, &facts->packet.source);
 	socket = bpf_sk_storage_get(&ambit_notes, full, 0, 0);
 	if (socket)
 		facts->note = socket->note;
+	/* connect() leaves these on a pod's sockets only. */
+	if (facts->note.kind == NOTE_DIRECT)
+		facts->source_is_own = is_own_address(facts->cookie, &facts->packet.source);
+	else if (facts->note.kind != NOTE_PASSED)
+		facts->is_agent = is_agents(ctx);
 }
 
 SEC("tc")
@@ -87,7 +88,10 @@ int ambit_guard(struct __sk_buff *ctx)
 	facts.owner = owner_of(ctx, sk, full);
 	if (facts.owner == OWNER_TCP && full && is_under_way(full))
 		return TCX_NEXT;
-	if (is_ethernet)
+	/* Such a socket makes nothing but TCP, and all of it may go. */
+	if (facts.owner == OWNER_MINI)
+		facts.packet.kind = PACKET_TCP;
+	else if (is_ethernet)
 		read_frame(ctx, &facts.packet);
 	else
 		read_bare(ctx, &facts.packet);

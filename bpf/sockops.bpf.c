@@ -191,9 +191,8 @@ static __always_inline void end_of(struct bpf_sock_ops *ctx)
 	struct socket *socket;
 
 	socket = sk ? bpf_sk_storage_get(&ambit_notes, sk, 0, 0) : 0;
-	/* Nothing of the others is ever filed. */
-	if (!socket || (socket->note.kind != NOTE_PASSED && socket->note.kind != NOTE_ATTESTED &&
-			socket->note.kind != NOTE_TUNNEL))
+	/* An open one's entry was claimed by the other end, or will be. */
+	if (!is_open(ctx->args[0]))
 		refusal = withdraw_note(ctx);
 	if (socket && socket->tally.running)
 		account_end(ctx, sk, socket, refusal);

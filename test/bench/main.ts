@@ -48,7 +48,7 @@ Suites:
   http           the waypoint on one core beside nginx, HAProxy and Envoy: HTTP/1.1, HBONE, HTTP/2, gRPC, 1 MB bodies
   tunnel         agent to agent across two nodes, each end's app and agent on one core, beside the same path without a mesh
   handshake      TLS handshakes, HBONE sessions and CONNECT streams per second, beside OpenSSL's own server
-  kernel         two pods of one node: no mesh beside the direct path with policy on, and what each kernel program costs
+  kernel         two pods of one node: no mesh beside the direct path with policy on; what each kernel program costs; scale of the tables
 
   --json FILE    {suite, notes, rows: [{name, value, unit, baseline, ratio, min, max}], targets} as JSON
   --rounds N     rounds, interleaved over all rows; the table shows medians (default 3)

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { enableStats } from '../../../native/bpf/index.ts'
 import { AttachedPrograms, grown } from './costs.ts'
 import { buildLoad, runLoad } from './load.ts'
-import { KernelWorld, SERVICE } from './world.ts'
+import { SERVICE } from './mesh.ts'
+import { KernelWorld } from './world.ts'
 
 const SECONDS = 0.1
 

@@ -2,12 +2,14 @@
 // what each program costs an event. Variants take turns many times in a round. Must not live here: the world (world.ts), the load (load.c).
 import { enableStats } from '../../../native/bpf/index.ts'
 import type { SuiteOptions } from '../main.ts'
-import { pivot, round, Samples, type Report, type Row } from '../table.ts'
+import { pivot, plainTable, round, Samples, type Report, type Row } from '../table.ts'
 import { judge, type TargetSpec } from '../targets.ts'
 import { AttachedPrograms, grown } from './costs.ts'
 import { buildLoad, runLoad, type Measured, type Work } from './load.ts'
+import { SERVICE } from './mesh.ts'
+import { measureScale, SCALE, SCALE_TARGETS } from './scale.ts'
 import { scrapeRows, scrapeTargets } from './scrape.ts'
-import { KernelWorld, SERVICE, type Pair } from './world.ts'
+import { KernelWorld, type Pair } from './world.ts'
 
 const PLAIN = 'no mesh'
 const DIRECT = 'direct'
@@ -29,9 +31,32 @@ interface Case {
   readonly variants: readonly Variant[]
 }
 
+const SPEED_COLUMNS = [
+  { metric: 'rate', title: 'rate' },
+  { metric: ratioOf('rate'), title: 'ratio' },
+  { metric: 'by CPU', title: 'by CPU' },
+  { metric: ratioOf('by CPU'), title: 'ratio' },
+  { metric: 'CPU', title: 'CPU µs' },
+  { metric: ratioOf('CPU'), title: 'ratio' },
+  { metric: 'p50', title: 'p50 µs' },
+  { metric: ratioOf('p50'), title: 'ratio' },
+  { metric: 'p99', title: 'p99 µs' },
+]
+const COST_COLUMNS = [
+  { metric: 'runs', title: 'runs/event' },
+  { metric: 'per run', title: 'ns/run' },
+  { metric: 'per event', title: 'ns/event' },
+]
+
+const SCRAPE_COLUMNS = [
+  { metric: 'CPU', title: 'CPU ms' },
+  { metric: 'reading', title: 'of it reading, ms' },
+  { metric: 'text', title: 'MB' },
+]
+
 const NOTES = [
   'Two pods of one node on routed wires, both ends on one core (test/bench/kernel/load.c). no mesh: a cgroup without programs. not enrolled: programs attached, pods not in the mesh.',
-  'direct: enrolled, judged by client and port, among 10 000 workloads and 1 000 services; to a service: of three endpoints, chosen by the kernel. by CPU: per second of CPU time of both ends.',
+  'direct: enrolled, judged by client and port, among 10 000 workloads and 1 000 services; to a service: its endpoint chosen by the kernel. by CPU: per second of CPU time of both ends.',
   'ratio: to no mesh, median of the ratios within each turn of a fraction of a second.',
   'requests: 64 bytes there and back. connections: connect, accept, close, one after the other; their p50 and p99 are those of connect() alone.',
   'scrape: CPU time of the event loop for an agent’s whole text, its metrics of the process included; every count has changed since the last one.',
@@ -50,13 +75,21 @@ export async function benchKernel(options: SuiteOptions): Promise<Report> {
       for (const one of cases) await measure(one, world, seconds, samples)
     }
     const costs = await costsOf(world, cases)
+    const speed = samples.rows()
+    const scale = only === undefined || SCALE.includes(only) ? await measureScale(world, rounds) : []
     const scrape = only === undefined || only.includes('scrape') ? await scrapeRows(world.pinRoot, rounds) : []
-    const rows = samples.rows()
+    const rows = [...speed, ...costs, ...scale, ...scrape]
+    const tables = [
+      [speed, SPEED_COLUMNS] as const,
+      [costs, COST_COLUMNS] as const,
+      [scrape, SCRAPE_COLUMNS] as const,
+    ].map(([of, columns]) => (of.length === 0 ? '' : pivot(of, columns)))
+    if (scale.length > 0) tables.push(plainTable(scale))
     return {
-      rows: [...rows, ...costs, ...scrape],
+      rows,
       notes: NOTES,
-      targets: judge([...targets(), ...scrapeTargets], [...rows, ...scrape]),
-      table: [speedTable(rows), costTable(costs), scrapeTable(scrape)].filter((text) => text !== '').join('\n\n'),
+      targets: judge([...speedTargets(), ...SCALE_TARGETS, ...scrapeTargets], rows),
+      table: tables.filter((text) => text !== '').join('\n\n'),
     }
   })
 }
@@ -88,9 +121,11 @@ const REQUESTS = [
 ] as const
 
 /** What a metric's ratio to no mesh is called: the median over the turns of ratios within a turn, which what else the machine does leaves alone most. */
-const ratioOf = (metric: string): string => `${metric} ratio`
+function ratioOf(metric: string): string {
+  return `${metric} ratio`
+}
 
-function targets(): TargetSpec[] {
+function speedTargets(): TargetSpec[] {
   const one = (what: string, metric: string, limit: number, atMost: boolean, variant = DIRECT): TargetSpec => ({
     row: `${what}: ${variant}: ${ratioOf(metric)}`,
     baseline: '',
@@ -197,34 +232,4 @@ async function costsOf(world: KernelWorld, cases: readonly Case[]): Promise<Row[
     programs.close()
   }
   return samples.rows().map((row) => ({ ...row, value: round(row.value) }))
-}
-
-function speedTable(rows: readonly Row[]): string {
-  return pivot(rows, [
-    { metric: 'rate', title: 'rate' },
-    { metric: ratioOf('rate'), title: 'ratio' },
-    { metric: 'by CPU', title: 'by CPU' },
-    { metric: ratioOf('by CPU'), title: 'ratio' },
-    { metric: 'CPU', title: 'CPU µs' },
-    { metric: ratioOf('CPU'), title: 'ratio' },
-    { metric: 'p50', title: 'p50 µs' },
-    { metric: ratioOf('p50'), title: 'ratio' },
-    { metric: 'p99', title: 'p99 µs' },
-  ])
-}
-
-function scrapeTable(rows: readonly Row[]): string {
-  return pivot(rows, [
-    { metric: 'CPU', title: 'CPU ms' },
-    { metric: 'reading', title: 'of it reading, ms' },
-    { metric: 'text', title: 'MB' },
-  ])
-}
-
-function costTable(rows: readonly Row[]): string {
-  return pivot(rows, [
-    { metric: 'runs', title: 'runs/event' },
-    { metric: 'per run', title: 'ns/run' },
-    { metric: 'per event', title: 'ns/event' },
-  ])
 }

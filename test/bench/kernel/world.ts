@@ -1,27 +1,15 @@
 // The world of the suite `kernel`: one node, pods on routed wires in pairs of a client and a server, this process as the node's agent with the tables of a
-// large mesh in the kernel. Must not live here: loads (load.ts), what is compared (suite.ts).
+// large mesh in the kernel. Must not live here: the mesh (mesh.ts), loads (load.ts), what is compared (suite.ts).
 import { spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
-import type { AddressRow, NodeRedirect, PolicyRow, ServiceRow } from '../../../agent/node/redirect/contract.ts'
+import type { NodeRedirect } from '../../../agent/node/redirect/contract.ts'
 import { openRedirect } from '../../../agent/node/redirect/redirect.ts'
 import { cgroupId } from '../../../native/bpf/index.ts'
 import { ip, World } from '../../world/netns.ts'
-import { PORT, Server, type Place } from './load.ts'
+import { Server, type Place } from './load.ts'
+import { BenchMesh, type BenchPod } from './mesh.ts'
 
-/** The service in front of the servers of the mesh, on the same ports. */
-export const SERVICE = '10.96.0.7'
-/** What else is in the tables, so that they are as deep as a large mesh makes them. */
-const WORKLOADS = 10_000
-const SERVICES = 1_000
-const ENDPOINTS = 10
-/** What a server listens on. */
-const PORTS = [PORT, PORT + 1, PORT + 2]
-
-interface Pod extends Place {
-  readonly name: string
-  readonly v4: string
-  readonly v6: string
-}
+interface Pod extends Place, BenchPod {}
 
 export interface Pair {
   readonly client: Place
@@ -38,14 +26,18 @@ export class KernelWorld {
   readonly bare: Pair
   /** In the node's cgroup, where the programs are, but not enrolled. */
   readonly outside: Pair
-  /** Enrolled, and the tables allow it, by client and port. */
+  /** Enrolled, and the policy allows it, by client and port. */
   readonly mesh: Pair
+  /** The mesh they are part of. */
+  readonly large: BenchMesh
 
   private constructor(
     pinRoot: string,
     redirect: NodeRedirect,
     pairs: { readonly bare: Pair; readonly outside: Pair; readonly mesh: Pair },
+    large: BenchMesh,
   ) {
+    this.large = large
     this.redirect = redirect
     this.pinRoot = pinRoot
     this.bare = pairs.bare
@@ -66,8 +58,14 @@ export class KernelWorld {
       const bare = await pair(world, 1, world.outside.cgroup)
       const outside = await pair(world, 3)
       const mesh = await pair(world, 5)
-      await enroll(redirect, [mesh.pods.client, mesh.pods.server])
-      return await task(new KernelWorld(world.pinRoot, redirect, { bare, outside, mesh }))
+      const { client, server } = mesh.pods
+      for (const { name, netns, v4, v6 } of [client, server]) {
+        await redirect.enroll({ uid: name, netns, addresses: [v4, v6] })
+        redirect.setPlaintext(name, 'refuse')
+      }
+      const large = new BenchMesh(client, server)
+      await large.sync(redirect.tables)
+      return await task(new KernelWorld(world.pinRoot, redirect, { bare, outside, mesh }, large))
     } finally {
       await world.close()
     }
@@ -109,53 +107,4 @@ function forward(netns: string): void {
   const script = 'echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding'
   const { status, stderr } = spawnSync('nsenter', [`--net=${netns}`, 'sh', '-c', script], { encoding: 'utf8' })
   if (status !== 0) throw new Error(`the node does not forward: ${stderr}`)
-}
-
-/** Pods in the mesh, with the policy whose verdict takes the most look-ups, among the tables of a large mesh. */
-async function enroll(redirect: NodeRedirect, [client, server]: readonly [Pod, Pod]): Promise<void> {
-  const { tables } = redirect
-  for (const pod of [client, server]) {
-    await redirect.enroll({ uid: pod.name, netns: pod.netns, addresses: [pod.v4, pod.v6] })
-    tables.setDirect(pod.name, true)
-    redirect.setPlaintext(pod.name, 'refuse')
-  }
-  const own = [client, server].flatMap(({ v4, v6, name }) => [v4, v6].map((address) => ({ address, pod: name })))
-  await tables.setAddresses([
-    ...own.map((row): AddressRow => ({ ...row, class: 'direct' })),
-    { address: SERVICE, class: 'agent' },
-    ...manyAddresses(),
-  ])
-  const rows = PORTS.map((port): PolicyRow => ({ client: client.name, port, verdict: 'allow' }))
-  rows.push({ client: client.name, port: undefined, verdict: 'deny' })
-  await tables.replacePolicies([[server.name, { head: 'by_client', rows, udpRefused: [] }]])
-  await tables.setServices([
-    ...PORTS.map((port): ServiceRow => {
-      const backend = { address: server.v4, port }
-      return { address: SERVICE, port, kind: 'balanced', backends: [backend, backend, backend], affinitySeconds: 0 }
-    }),
-    ...manyServices(),
-  ])
-  await tables.sweep()
-  tables.setSettings({ synced: true, passUnknown: false })
-}
-
-function workloadAddress(index: number): string {
-  return `10.128.${index >> 8}.${index & 255}`
-}
-
-function manyAddresses(): AddressRow[] {
-  return Array.from({ length: WORKLOADS }, (_, i) => ({ address: workloadAddress(i), class: 'agent' }))
-}
-
-function manyServices(): ServiceRow[] {
-  return Array.from({ length: SERVICES }, (_, i) => ({
-    address: `10.97.${i >> 8}.${i & 255}`,
-    port: 80,
-    kind: 'balanced',
-    backends: Array.from({ length: ENDPOINTS }, (_, j) => ({
-      address: workloadAddress(i * ENDPOINTS + j),
-      port: 8080,
-    })),
-    affinitySeconds: 0,
-  }))
 }

@@ -10,7 +10,13 @@ const ambit = fileURLToPath(new URL('../../agent/bin/ambit', import.meta.url))
 const world = fileURLToPath(new URL('world', import.meta.url))
 
 interface Status {
-  readonly nodes: readonly { name: string; agentPid: number; cgroup: string }[]
+  readonly nodes: readonly {
+    name: string
+    agentPid: number
+    cgroup: string
+    metricsUrl: string
+    adminSocket: string
+  }[]
   readonly pods: readonly { namespace: string; name: string; ips: readonly string[]; pid: number }[]
 }
 
@@ -26,12 +32,17 @@ export class BenchSandbox {
     this.#status = status
   }
 
-  /** Runs `task` in a fresh sandbox of two nodes: node-1 on core 0, node-2 on core 1. */
-  static async with<T>(name: string, task: (sandbox: BenchSandbox) => Promise<T>): Promise<T> {
+  /** Runs `task` in a fresh sandbox, of two nodes and the world of the bench by default: node-1 on core 0, node-2 on core 1. */
+  static async with<T>(
+    name: string,
+    task: (sandbox: BenchSandbox) => Promise<T>,
+    given: { readonly world?: string; readonly nodes?: number } = {},
+  ): Promise<T> {
     const down = (): void => void spawnSync(ambit, ['sandbox', 'down', '--name', name], { encoding: 'utf8' })
     down()
     try {
-      run(['up', world, '--detach', '--name', name, '--nodes', '2'], UP_MS)
+      const nodes = String(given.nodes ?? 2)
+      run(['up', given.world ?? world, '--detach', '--name', name, '--nodes', nodes], UP_MS)
       const status = JSON.parse(run(['status', '--name', name, '-o', 'json'], STATUS_MS)) as Status
       for (const node of status.nodes) pin(node.agentPid, node.name === 'node-1' ? 0 : 1)
       for (const pod of status.pods) if (pod.name.startsWith('waypoint')) pin(pod.pid, 1)
@@ -49,16 +60,28 @@ export class BenchSandbox {
   }
 
   agentPid(node: string): number {
-    const pid = this.#status.nodes.find((one) => one.name === node)?.agentPid
-    if (pid === undefined) throw new Error(`the node ${node} has no agent`)
-    return pid
+    return this.#node(node).agentPid
+  }
+
+  /** Where the node's agent serves its metrics. */
+  metricsUrl(node: string): string {
+    return this.#node(node).metricsUrl
+  }
+
+  /** Path of the agent's admin socket, in the node's folder of the sandbox. */
+  adminSocket(node: string): string {
+    return this.#node(node).adminSocket
+  }
+
+  #node(name: string): Status['nodes'][number] {
+    const node = this.#status.nodes.find((one) => one.name === name)
+    if (!node) throw new Error(`the sandbox has no node ${name}`)
+    return node
   }
 
   /** CPU time that everything on a node has taken, its agent and all its pods, µs (cpu.stat of its cgroup). */
   cpuMicros(node: string): number {
-    const cgroup = this.#status.nodes.find((one) => one.name === node)?.cgroup
-    if (cgroup === undefined) throw new Error(`the sandbox has no node ${node}`)
-    return parseCpuStat(readFileSync(join(cgroup, 'cpu.stat'), 'utf8'))
+    return parseCpuStat(readFileSync(join(this.#node(node).cgroup, 'cpu.stat'), 'utf8'))
   }
 
   /** Runs a command in a pod (`namespace/name`) on core 0; bounded in time, so that one stuck tool cannot hold the bench. */

@@ -7,7 +7,7 @@ import { judge, type TargetSpec } from '../targets.ts'
 import { AttachedPrograms, grown } from './costs.ts'
 import { buildLoad, runLoad, type Measured, type Work } from './load.ts'
 import { SERVICE } from './mesh.ts'
-import { measureScale, SCALE, SCALE_TARGETS } from './scale.ts'
+import { measureScale, measureWeight, SCALE, SCALE_TARGETS } from './scale.ts'
 import { scrapeRows, scrapeTargets } from './scrape.ts'
 import { KernelWorld, type Pair } from './world.ts'
 
@@ -66,6 +66,8 @@ export async function benchKernel(options: SuiteOptions): Promise<Report> {
   const { rounds, seconds, say, only, profile } = options
   if (profile !== undefined) throw new Error('There is no profile of kernel programs: see the costs this suite prints.')
   buildLoad()
+  const scaled = only === undefined || SCALE.includes(only)
+  const weight = scaled ? await measureWeight(say) : []
   say('bringing the world up')
   return await KernelWorld.with(async (world) => {
     const cases = allCases(world).filter(({ name }) => only === undefined || name.includes(only))
@@ -76,7 +78,7 @@ export async function benchKernel(options: SuiteOptions): Promise<Report> {
     }
     const costs = await costsOf(world, cases)
     const speed = samples.rows()
-    const scale = only === undefined || SCALE.includes(only) ? await measureScale(world, rounds) : []
+    const scale = scaled ? [...(await measureScale(world, rounds)), ...weight] : []
     const scrape = only === undefined || only.includes('scrape') ? await scrapeRows(world.pinRoot, rounds) : []
     const rows = [...speed, ...costs, ...scale, ...scrape]
     const tables = [

@@ -30,6 +30,7 @@ import { proofMetrics } from './prove/metrics.ts'
 import { Prover } from './prove/prover.ts'
 import { ownCgroupId } from './redirect/descriptors.ts'
 import { FLOW_LOG_PER_SECOND, openRedirect } from './redirect/redirect.ts'
+import { Revoker } from './revoke/revoker.ts'
 import { Succession, agentAnswers, openInSuccession } from './succession.ts'
 import { tableMetrics } from './tables/metrics.ts'
 import { TableSync } from './tables/sync.ts'
@@ -119,15 +120,27 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   let known = false
   let tunnels: Tunnels | undefined
   let enrollment: Enrollment | undefined
+  const refusals = new Refusals(metrics)
+  const revoker = new Revoker({
+    node: flags.node,
+    redirect,
+    view: () => (known ? state : undefined),
+    refusals,
+    clock,
+    log: log.child({ room: 'revoke' }),
+  })
+  lifecycle.onStop('open connections', () => revoker.close())
   const tables = new TableSync({
     node: flags.node,
     writer: redirect.tables,
     view: () => (known ? state : undefined),
     clock,
     log: log.child({ room: 'tables' }),
+    onPolicies: (uids) => revoker.tablesReplaced(uids),
   })
   const changed = (): void => {
     tables.changed()
+    revoker.changed()
     tunnels?.changed()
     enrollment?.changed()
   }
@@ -170,7 +183,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   lifecycle.onStop('certificates', () => certificates.close())
 
   const tcp = new TcpMetrics(metrics)
-  const flows = new Flows(tcp, new Refusals(metrics), accessLog, clock)
+  const flows = new Flows(tcp, refusals, accessLog, clock)
   const canaries = new Canaries()
   const running = new Tunnels({
     node: flags.node,
@@ -192,6 +205,11 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     clock,
     log: log.child({ room: 'prove' }),
     intervalMs: proveMs,
+    onRepair(uid, what) {
+      // What the tables say of a pod stands in its entry.
+      const pod = what === 'pod_entry' ? enrollment?.status(uid)?.pod : undefined
+      if (pod) tables.addPod(pod)
+    },
   })
   prover.start()
 
@@ -208,8 +226,10 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
       await running.addPod(pod, listeners)
       prover.add(pod)
       tables.addPod(pod)
+      revoker.addPod(pod)
     },
     async onUnenrolled(pod) {
+      revoker.removePod(pod.uid)
       tables.removePod(pod.uid)
       prover.remove(pod.uid)
       await running.removePod(pod.uid)

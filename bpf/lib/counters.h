@@ -91,6 +91,10 @@ enum counter {
 	COUNT_DROP_DIRECT_SENDER,
 	/* sk_lookup: UDP from outside to a port where plaintext is refused (STRICT) */
 	COUNT_DROP_DATAGRAM_REFUSED,
+	/* judge: a direct connection that policy allows no longer was ended */
+	COUNT_DROP_REVOKED,
+	/* judge: plaintext from before the pod was enrolled, which policy refuses, was ended */
+	COUNT_DROP_OLDER,
 	COUNTERS,
 };
 

@@ -4,6 +4,7 @@
 #include "../lib/decide_connect.h"
 #include "../lib/decide_count.h"
 #include "../lib/decide_lookup.h"
+#include "../lib/decide_open.h"
 #include "../lib/decide_peer.h"
 #include "../lib/decide_route.h"
 
@@ -111,6 +112,21 @@ int test_edge(struct edge_case *input)
 
 	edge_of_note(&key, &note, input->cookie, input->security, input->known, input->served);
 	input->key = key;
+	return 0;
+}
+
+struct open_case {
+	struct open_facts facts;
+	enum open_verdict verdict;
+	__u32 padding;
+};
+
+SEC("syscall")
+int test_open(struct open_case *input)
+{
+	struct open_facts facts = input->facts;
+
+	input->verdict = decide_open(&facts);
 	return 0;
 }
 

@@ -156,6 +156,7 @@ export interface Native {
   /** `mapFd` 0 for iterators that need no map. */
   linkIterator(program: number, mapFd: number): number
   readIterator(link: number, netns: number, maxBytes: number): Uint8Array | number
+  readIteratorAsync(link: number, netns: number, maxBytes: number): Promise<Uint8Array | number>
   linkUpdate(link: number, program: number): number
   linkDetach(link: number): number
   info(fd: number, kind: 'map' | 'program' | 'link'): NativeInfo | number

@@ -73,25 +73,32 @@ describe('a link to an interface', () => {
 describe('an iterator', () => {
   const numbers = (bytes: Uint8Array): number[] => codec.decode(codec.array(codec.u32, bytes.length / 4), bytes)
 
-  it('walks the entries of a map in the kernel', () => {
+  it('walks the entries of a map in the kernel', async () => {
     const map = module.maps.sample_lru
     map.setMany([1, 2, 3, 4, 5].map((key) => [key, BigInt(key)]))
     expect(numbers(module.programs.odd_entries.iterate({ map })).toSorted((a, b) => a - b)).toEqual([1, 3, 5])
     expect(() => module.programs.odd_entries.iterate({ map, maxBytes: 4 })).toThrow('E2BIG')
+    expect(await module.programs.odd_entries.iterateAsync({ map })).toHaveLength(12)
+    await expect(module.programs.odd_entries.iterateAsync({ map, maxBytes: 4 })).rejects.toThrow('E2BIG')
     map.clear()
     expect(module.programs.odd_entries.iterate({ map })).toEqual(new Uint8Array())
   })
 
-  it('walks the sockets of the namespace it is told', () => {
+  it('walks the sockets of the namespace it is told', async () => {
     const socket = socketIn(pod.netns, { family: 4, bind: { address: '127.0.0.1' }, listen: {} })
     const { port } = socketName(socket)
     expect(numbers(module.programs.listening_ports.iterate({ netns: pod.netns }))).toEqual([port])
+    const several = Array.from({ length: 8 }, () => module.programs.listening_ports.iterateAsync({ netns: pod.netns }))
+    for (const out of await Promise.all(several)) expect(numbers(out)).toEqual([port])
+    await expect(module.programs.listening_ports.iterateAsync({ netns: '/nonexistent' })).rejects.toThrow('ENOENT')
     closeFd(socket)
     expect(numbers(module.programs.listening_ports.iterate({ netns: pod.netns }))).toEqual([])
   })
 
   it('is known before it is loaded', () => {
     expect(hasFeature('iterator:tcp')).toBe(true)
+    expect(hasFeature('kfunc:bpf_sock_destroy')).toBe(true)
+    expect(hasFeature('kfunc:bpf_no_such_function')).toBe(false)
     expect(hasFeature('iterator:bpf_map_elem')).toBe(true)
     expect(hasFeature('iterator:weather')).toBe(false)
     expect(hasFeature('link:tcx')).toBe(true)

@@ -18,6 +18,7 @@ import {
  * `map:<type>`, `program:<type>` and `helper:<program type>/<helper>` ask for one thing of the kernel;
  * `link:cgroup` and `link:cgroup_before` / `link:cgroup_preorder` for links to cgroups and a place before the others;
  * `link:tcx` for links to network interfaces; `batch:<map type>/<operation>` for many entries by one call;
+ * `kfunc:<name>` for a function of the kernel's own that programs may call;
  * `iterator:<what>` for programs that walk tasks, sockets (`tcp`), map entries (`bpf_map_elem`) …;
  * `netns_cookie` for SO_NETNS_COOKIE; `btf` for the kernel's own type information.
  */
@@ -31,6 +32,7 @@ export type FeatureName =
   | 'link:tcx'
   | `batch:${MapType}/${BatchOperation}`
   | `iterator:${string}`
+  | `kfunc:${string}`
   | 'netns_cookie'
   | 'btf'
 
@@ -92,7 +94,8 @@ function probe(name: FeatureName): boolean {
     return native().probeHelper(programTypes.indexOf(type), helpers[helper]) === 1
   }
   if (family === 'batch') return probeBatch(...(rest.split('/') as [MapType, BatchOperation]))
-  if (family === 'iterator') return probeIterator(rest)
+  if (family === 'iterator') return isInBtf(`bpf_iter_${rest}`)
+  if (family === 'kfunc') return isInBtf(rest)
   if (rest === 'tcx') return probeTcx()
   return probeCgroupLink(rest === 'cgroup_before' ? BPF_F_BEFORE : rest === 'cgroup_preorder' ? BPF_F_PREORDER : 0)
 }
@@ -139,10 +142,10 @@ function probeBatch(type: MapType, operation: BatchOperation): boolean {
   return result === 0
 }
 
-/** The loader finds an iterator by the name of its function in the kernel's type information; so does this. */
-function probeIterator(what: string): boolean {
+/** The loader finds iterators and functions by their name in the kernel's type information; so does this. */
+function isInBtf(name: string): boolean {
   try {
-    return readFileSync('/sys/kernel/btf/vmlinux').includes(`\0bpf_iter_${what}\0`)
+    return readFileSync('/sys/kernel/btf/vmlinux').includes(`\0${name}\0`)
   } catch {
     return false
   }

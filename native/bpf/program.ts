@@ -172,17 +172,33 @@ export class Program {
    * bpf_seq_printf). This holds the calling thread while it lasts: some 100 ns an element.
    */
   iterate(options: IterateOptions = {}): Uint8Array {
-    const what = `Iterating by program ${this.name}`
-    const link = check(native().linkIterator(this.fd, options.map?.fd ?? 0), 'BPF_LINK_CREATE', what)
+    const link = this.#linkIterator(options)
     try {
-      const out = withNetns(options.netns ?? '/proc/self/ns/net', (netns) =>
-        native().readIterator(link, netns, options.maxBytes ?? DEFAULT_ITERATOR_BYTES),
-      )
-      if (typeof out === 'number') throw failure(-out, 'BPF_ITER_CREATE', what)
-      return out
+      return this.#iterated(readIn(options, (netns, maxBytes) => native().readIterator(link, netns, maxBytes)))
     } finally {
       closeFd(link)
     }
+  }
+
+  /** The same on a worker thread. */
+  async iterateAsync(options: IterateOptions = {}): Promise<Uint8Array> {
+    const link = this.#linkIterator(options)
+    try {
+      return this.#iterated(
+        await readIn(options, (netns, maxBytes) => native().readIteratorAsync(link, netns, maxBytes)),
+      )
+    } finally {
+      closeFd(link)
+    }
+  }
+
+  #linkIterator({ map }: IterateOptions): number {
+    return check(native().linkIterator(this.fd, map?.fd ?? 0), 'BPF_LINK_CREATE', `Iterating by program ${this.name}`)
+  }
+
+  #iterated(out: Uint8Array | number): Uint8Array {
+    if (typeof out !== 'number') return out
+    throw failure(-out, 'BPF_ITER_CREATE', `Iterating by program ${this.name}`)
   }
 
   /** Runs the program once (or `repeat` times) on the given input without attaching it: BPF_PROG_TEST_RUN. */
@@ -219,6 +235,11 @@ export class Program {
     if (this.#fd >= 0 && this.#owner === undefined) native().close(this.#fd)
     this.#fd = -1
   }
+}
+
+/** The namespace is entered, or not, by the time `read` returns. */
+function readIn<T>({ netns, maxBytes }: IterateOptions, read: (netns: number, maxBytes: number) => T): T {
+  return withNetns(netns ?? '/proc/self/ns/net', (fd) => read(fd, maxBytes ?? DEFAULT_ITERATOR_BYTES))
 }
 
 /** Opens a program by its pin. */

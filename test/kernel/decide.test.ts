@@ -7,6 +7,7 @@ import {
   ConnectCase,
   decideSchema,
   LookupCase,
+  OpenCase,
   PeerCase,
   RouteCase,
   type LookupFacts,
@@ -228,6 +229,45 @@ describe('the kernel’s decisions', () => {
       const { remote, local, ...rest } = { ...facts, ...change }
       const input = { facts: { ...rest, remote: kernelAddress(remote), local: kernelAddress(local) }, verdict: 99 }
       expect(lookupVerdicts[run('test_lookup', LookupCase, input).verdict]).toBe(verdict)
+    })
+  })
+
+  describe('about an open connection', () => {
+    const openVerdicts = enumOf('decide', 'open_verdict')
+    const [ESTABLISHED, FIN_WAIT2, TIME_WAIT, CLOSE_WAIT, LAST_ACK, LISTEN] = [1, 5, 6, 8, 9, 10]
+    const facts = {
+      local: '10.1.0.5',
+      remote: '10.1.0.9',
+      local_port: 8080,
+      note: 0,
+      state: ESTABLISHED,
+      verdict: 0,
+      condemned: 0,
+      remote_is_own: 0,
+    }
+    const attested = { note: noteKinds.attested }
+    it.each([
+      { what: 'from before', change: {}, verdict: 'OPEN_ASK' },
+      { what: 'half closed from before', change: { state: CLOSE_WAIT }, verdict: 'OPEN_ASK' },
+      { what: 'the other half closed', change: { state: FIN_WAIT2 }, verdict: 'OPEN_ASK' },
+      { what: 'over already', change: { state: TIME_WAIT }, verdict: 'OPEN_LEAVE' },
+      { what: 'as good as over', change: { state: LAST_ACK, condemned: 1 }, verdict: 'OPEN_LEAVE' },
+      { what: 'that the agent condemned', change: { condemned: 1 }, verdict: 'OPEN_DESTROY_OLDER' },
+      { what: 'to be made', change: { state: LISTEN }, verdict: 'OPEN_LISTENS' },
+      { what: 'of the tunnel port', change: { local_port: 15_008, condemned: 1 }, verdict: 'OPEN_LEAVE' },
+      { what: 'with the pod itself', change: { remote_is_own: 1, condemned: 1 }, verdict: 'OPEN_LEAVE' },
+      { what: 'within loopback', change: { local: '::1', remote: '::1' }, verdict: 'OPEN_LEAVE' },
+      { what: 'delivered by the agent', change: { note: noteKinds.client }, verdict: 'OPEN_LEAVE' },
+      { what: 'captured', change: { note: noteKinds.captured, condemned: 1 }, verdict: 'OPEN_LEAVE' },
+      { what: 'of the kubelet', change: { note: noteKinds.kubelet }, verdict: 'OPEN_LEAVE' },
+      { what: 'that goes direct', change: { note: noteKinds.direct }, verdict: 'OPEN_LEAVE' },
+      { what: 'that came direct and is allowed', change: { ...attested, verdict: 1 }, verdict: 'OPEN_LEAVE' },
+      { what: 'that came direct and is denied', change: { ...attested, verdict: 2 }, verdict: 'OPEN_DESTROY_DIRECT' },
+      { what: 'that came direct, without a verdict', change: attested, verdict: 'OPEN_DESTROY_DIRECT' },
+    ])('$what: $verdict', ({ change, verdict }) => {
+      const { local, remote, ...rest } = { ...facts, ...change }
+      const input = { facts: { ...rest, local: kernelAddress(local), remote: kernelAddress(remote) }, verdict: 99 }
+      expect(openVerdicts[run('test_open', OpenCase, input).verdict]).toBe(verdict)
     })
   })
 

@@ -386,6 +386,16 @@ spec:
     await eventually('counts that go on', () => allOf('source', closed + 1))
     expect((await ask('client', 4))?.text).toBe('answer to question')
 
+    const app = apps['client'] as Sockets
+    // Its tables are not in force at once.
+    const adopted = await direct()
+    await eventually('a direct connection again', async () => {
+      await ask('client', 4)
+      return (await direct()) > adopted ? true : undefined
+    })
+    const open = await app.must('connect', { to: (pods['server'] as Pod).v4, port: 8080 })
+    await app.must('send', { socket: open.socket, data: 'held' })
+    expect((await app.must('receive', { socket: open.socket })).data).toContain('answer to held')
     const file = join(config, 'deny.yaml')
     writeFileSync(
       file,
@@ -398,12 +408,18 @@ spec:
   rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]}]
 `,
     )
-    const app = apps['client'] as Sockets
     await eventually('a refusal by the kernel', async () => {
       const answer = await app.call('connect', { to: (pods['server'] as Pod).v4, port: 8080 })
       return answer.error === 'ECONNREFUSED' ? true : undefined
     })
     expect(await metric('ambit_kernel_events_total{event="dropped.policy_denied"}')).toBeGreaterThan(0)
+    // What was open of before is ended.
+    await eventually('a reset', async () => {
+      const answer = await app.call('receive', { socket: open.socket, timeout: 0.1 })
+      return answer.error === 'ECONNRESET' ? true : undefined
+    })
+    expect(await metric('ambit_kernel_events_total{event="dropped.revoked"}')).toBeGreaterThan(0)
+    await app.must('close', { socket: open.socket })
     rmSync(file)
     await eventually('an answer again', () => ask('client', 4))
     writeShop('tunnel')

@@ -109,6 +109,18 @@ export interface GuardReport {
   readonly added: readonly string[]
 }
 
+/** Plaintext that came to a pod before the pod was captured, and is still open. */
+export interface OlderConnection {
+  readonly client: Endpoint
+  readonly local: Endpoint
+}
+
+/** Older connections of a pod after they were judged. */
+export interface JudgedOpen {
+  readonly left: number
+  readonly ended: number
+}
+
 /** Who talks to whom, as the kernel counts it. What the agent carries is not in here, but for its tunnels. */
 export interface KernelEdge {
   readonly direction: 'outbound' | 'inbound'
@@ -222,6 +234,11 @@ export interface Redirect {
 export interface NodeRedirect extends Redirect, Checks {
   /** Brings the guards up to date with the interfaces the pod has by now. Cheap where nothing has changed: for a reconciler. */
   guard(uid: string): Promise<GuardReport>
+  /**
+   * Ends direct connections to this pod that its table does not allow, and older ones that are not `allowed`. Undefined where
+   * the kernel cannot (kfunc:bpf_sock_destroy): all are left alone. Milliseconds, on a worker thread.
+   */
+  judgeOpen(uid: string, allowed: (older: OlderConnection) => boolean): Promise<JudgedOpen | undefined>
   readonly tables: TableWriter
   readonly telemetry: KernelTelemetry
   /**

@@ -59,6 +59,11 @@ export const extras: readonly Need[] = [
     purpose: 'to refuse packet and XDP sockets that send past the guard',
     from: 'Linux 5.14 with CONFIG_CGROUP_BPF',
   },
+  {
+    feature: 'kfunc:bpf_sock_destroy',
+    purpose: 'to end open connections that policy refuses by now',
+    from: 'Linux 6.5 with CONFIG_DEBUG_INFO_BTF',
+  },
 ]
 
 /** Feature name → supported. What `override` says is false counts as absent; it cannot make anything present. */

@@ -20,11 +20,13 @@ import { guardSchema } from '../../../native/bpf/gen/guard.ts'
 import { liveSchema } from '../../../native/bpf/gen/live.ts'
 import { skLookupSchema } from '../../../native/bpf/gen/sk_lookup.ts'
 import { setsockoptSchema } from '../../../native/bpf/gen/setsockopt.ts'
+import { judgeSchema } from '../../../native/bpf/gen/judge.ts'
 import { kubeletSchema } from '../../../native/bpf/gen/kubelet.ts'
 import { sockopsSchema } from '../../../native/bpf/gen/sockops.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import { edgeKeyText, EdgeValues } from './edges.ts'
 import { hold, type HeldLink } from './held.ts'
+import type { JudgePrograms } from './judge.ts'
 
 const BPFFS = '/sys/fs/bpf'
 const LIVE_FEATURE = 'iterator:bpf_sk_storage_map'
@@ -96,6 +98,8 @@ export interface NodePrograms {
   readonly flowLog: RingMap
   /** For the kubelet's cgroup, once it is found. */
   readonly kubelet: Program
+  /** Where the kernel lets programs end connections. */
+  readonly judge: JudgePrograms | undefined
   /** Closes this process's handles; what is pinned stays. */
   close(): void
 }
@@ -108,7 +112,12 @@ export interface NodePrograms {
 export async function openPrograms(
   cgroup: string,
   pinRoot: string,
-  extras: { readonly setsockopt: boolean; readonly guard: boolean; readonly flowLogPerSecond: number },
+  extras: {
+    readonly setsockopt: boolean
+    readonly guard: boolean
+    readonly judge: boolean
+    readonly flowLogPerSecond: number
+  },
 ): Promise<NodePrograms> {
   const id = cgroupId(cgroup)
   makePinFolders(pinRoot)
@@ -142,9 +151,19 @@ export async function openPrograms(
       modules.push(module)
       put(module.programs.ambit_setsockopt, 'last')
     }
+    const judge = extras.judge ? await openObject(objectFile('judge'), judgeSchema).load({ pinRoot }) : undefined
+    if (judge) modules.push(judge)
     const flowLog = node.sockops.maps.ambit_flow_log
     const kubelet = node.kubelet.programs.ambit_kubelet
-    return { maps: { ...node.connect.maps, ...lookup.maps }, attachments, kubelet, telemetry, flowLog, close }
+    return {
+      maps: { ...node.connect.maps, ...lookup.maps },
+      attachments,
+      kubelet,
+      judge: judge && { program: judge.programs.ambit_judge, condemned: judge.maps.ambit_condemned },
+      telemetry,
+      flowLog,
+      close,
+    }
   } catch (error) {
     close()
     throw refusal(error, pinRoot)

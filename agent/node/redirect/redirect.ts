@@ -1,6 +1,14 @@
 // The Redirect of contract.ts on the kernel programs of bpf/: opens or adopts them, enrols pods, answers what the agent asks
 // of a socket. The only door of the agent to native/bpf. Must not live here: which pods are to be enrolled, policy.
-import { BpfError, closeFd, netnsCookie, openNetns, socketIn, type SocketInOptions } from '../../../native/bpf/index.ts'
+import {
+  BpfError,
+  closeFd,
+  dupFd,
+  netnsCookie,
+  openNetns,
+  socketIn,
+  type SocketInOptions,
+} from '../../../native/bpf/index.ts'
 import type { Socket } from '../../../native/bpf/gen/connect.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import { checkAgentCgroup, checkCgroup } from './cgroup.ts'
@@ -9,16 +17,19 @@ import type { Checkup, KubeletState, Repair } from './checks.ts'
 import type {
   Captured,
   GuardReport,
+  JudgedOpen,
   KernelEdge,
   KernelFlow,
   KernelTelemetry,
   NodeRedirect,
+  OlderConnection,
   PodHandle,
   PodListeners,
   SocketOptions,
 } from './contract.ts'
 import { readCounters } from './counters.ts'
 import { Edges } from './edges.ts'
+import { judgeOpen } from './judge.ts'
 import { checkKubelet, Kubelet, type KubeletOptions } from './kubelet.ts'
 import { Holder } from './holder.ts'
 import { Lease } from './lease.ts'
@@ -92,6 +103,7 @@ export async function openRedirect(options: RedirectOptions): Promise<NodeRedire
     setsockopt: features['helper:cgroup_sockopt/get_netns_cookie'] === true,
     flowLogPerSecond: options.flowLogPerSecond ?? FLOW_LOG_PER_SECOND,
     guard: features['link:tcx'] === true,
+    judge: features['kfunc:bpf_sock_destroy'] === true,
   })
   const lease = Lease.take(options.pinRoot)
   // Before the first connection of this agent, and before the first of an older one meets this one's programs.
@@ -220,6 +232,19 @@ class KernelRedirect implements NodeRedirect {
       if (!this.#guards || !this.#lease.leads()) return { guarded: [], added: [] }
       return guardInterfaces(this.#pinRoot, cookie, netns, false)
     })
+  }
+
+  async judgeOpen(uid: string, allowed: (older: OlderConnection) => boolean): Promise<JudgedOpen | undefined> {
+    const { netns } = this.#known(uid)
+    const { judge } = this.#programs
+    if (!judge) return undefined
+    // The pod may leave meanwhile, and its descriptor with it.
+    const held = dupFd(netns)
+    try {
+      return await judgeOpen(judge, held, allowed)
+    } finally {
+      closeFd(held)
+    }
   }
 
   originalDestination(fd: number): Captured | undefined {

@@ -29,6 +29,8 @@ export interface TablesOptions {
   readonly view: () => MeshState | undefined
   readonly clock: Clock
   readonly log: Logger
+  /** The verdicts on direct connections to these pods were replaced. */
+  readonly onPolicies?: (uids: readonly string[]) => void
 }
 
 /** What was written, for metrics and the status page. */
@@ -279,6 +281,7 @@ export class TableSync {
     for (const uid of this.#tables.keys()) if (!local.has(uid)) changed.push([uid, undefined])
     if (changed.length === 0) return
     await writer.replacePolicies(changed)
+    this.#options.onPolicies?.(changed.map(([uid]) => uid))
     for (const [uid, table] of changed) {
       // Who left or came meanwhile may be in it under the wrong namespace.
       const known = this.#epoch === epoch

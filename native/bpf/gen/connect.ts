@@ -371,7 +371,9 @@ export const Counter = {
   COUNT_FLOWS_NOT_LOGGED: 36,
   COUNT_DROP_DIRECT_SENDER: 37,
   COUNT_DROP_DATAGRAM_REFUSED: 38,
-  COUNTERS: 39,
+  COUNT_DROP_REVOKED: 39,
+  COUNT_DROP_OLDER: 40,
+  COUNTERS: 41,
 } as const
 
 /** Names, types and layout of connect.bpf.o, for openObject. */

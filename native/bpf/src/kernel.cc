@@ -101,30 +101,74 @@ Napi::Value LinkIterator(const Napi::CallbackInfo& info) {
   return Direct(info.Env(), bpf_link_create(Int(info, 0), 0, BPF_TRACE_ITER, &options));
 }
 
-// One run of an iterator, to its end: what it wrote, or -errno; -E2BIG past the bound. Socket iterators walk the
-// namespace of the thread that makes the descriptor.
-Napi::Value ReadIterator(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  int link = Int(info, 0);
-  size_t bound = Uint(info, 2);
+// A descriptor of one run of an iterator, or -errno. Socket iterators walk the namespace of the thread that makes it.
+int OpenIterator(Napi::Env env, int link, int netns) {
   int fd = -1;
-  int entered = InstanceOf(env).netns.Run(Int(info, 1), [&] { fd = bpf_iter_create(link); });
-  if (entered < 0) return Direct(env, entered);
-  if (fd < 0) return Direct(env, fd);
-  std::vector<uint8_t> out;
+  int entered = InstanceOf(env).netns.Run(netns, [&] { fd = bpf_iter_create(link); });
+  return entered < 0 ? entered : fd;
+}
+
+// Reads a run to its end and closes it: 0, or -errno; -E2BIG past the bound.
+int DrainIterator(int fd, size_t bound, std::vector<uint8_t>* out) {
   int failed = 0;
   for (;;) {
-    size_t old = out.size();
-    out.resize(old + 65536);
-    ssize_t size = read(fd, out.data() + old, 65536);
-    out.resize(old + (size > 0 ? static_cast<size_t>(size) : 0));
+    size_t old = out->size();
+    out->resize(old + 65536);
+    ssize_t size = read(fd, out->data() + old, 65536);
+    out->resize(old + (size > 0 ? static_cast<size_t>(size) : 0));
     if (size < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (size < 0) failed = errno;
-    if (out.size() > bound) failed = E2BIG;
+    if (out->size() > bound) failed = E2BIG;
     if (size <= 0 || failed != 0) break;
   }
   close(fd);
-  return failed != 0 ? Direct(env, -failed) : CopyOf(env, out.data(), out.size());
+  return -failed;
+}
+
+Napi::Value ReadIterator(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  int fd = OpenIterator(env, Int(info, 0), Int(info, 1));
+  if (fd < 0) return Direct(env, fd);
+  std::vector<uint8_t> out;
+  int result = DrainIterator(fd, Uint(info, 2), &out);
+  return result < 0 ? Direct(env, result) : CopyOf(env, out.data(), out.size());
+}
+
+class IteratorWorker : public Napi::AsyncWorker {
+ public:
+  IteratorWorker(Napi::Env env, int fd, size_t bound)
+      : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), fd_(fd), bound_(bound) {}
+
+  Napi::Promise Promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override { result_ = DrainIterator(fd_, bound_, &out_); }
+
+  void OnOK() override {
+    Napi::HandleScope scope(Env());
+    deferred_.Resolve(result_ < 0 ? Direct(Env(), result_) : CopyOf(Env(), out_.data(), out_.size()));
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  int fd_;
+  size_t bound_;
+  std::vector<uint8_t> out_;
+  int result_ = 0;
+};
+
+// The same on a worker thread: the program runs while it is read.
+Napi::Value ReadIteratorAsync(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  int fd = OpenIterator(env, Int(info, 0), Int(info, 1));
+  if (fd < 0) {
+    Napi::Promise::Deferred failed = Napi::Promise::Deferred::New(env);
+    failed.Resolve(Direct(env, fd));
+    return failed.Promise();
+  }
+  IteratorWorker* worker = new IteratorWorker(env, fd, Uint(info, 2));
+  worker->Queue();
+  return worker->Promise();
 }
 
 Napi::Value LinkUpdate(const Napi::CallbackInfo& info) {
@@ -252,6 +296,7 @@ void DefineKernel(Napi::Env env, Napi::Object exports) {
   exports["linkInterface"] = Napi::Function::New(env, LinkInterface);
   exports["linkIterator"] = Napi::Function::New(env, LinkIterator);
   exports["readIterator"] = Napi::Function::New(env, ReadIterator);
+  exports["readIteratorAsync"] = Napi::Function::New(env, ReadIteratorAsync);
   exports["linkUpdate"] = Napi::Function::New(env, LinkUpdate);
   exports["linkDetach"] = Napi::Function::New(env, LinkDetach);
   exports["info"] = Napi::Function::New(env, Info);

@@ -465,6 +465,58 @@ export const LookupCase: Codec<LookupCase> = {
   },
 }
 
+/** struct open_facts, 40 bytes. */
+export interface OpenFacts {
+  local: Address
+  remote: Address
+  local_port: number
+  note: number
+  state: number
+  verdict: number
+  condemned: number
+  remote_is_own: number
+}
+export const OpenFacts: Codec<OpenFacts> = {
+  size: 40,
+  read: (view, at) => ({
+    local: Address.read(view, at),
+    remote: Address.read(view, at + 16),
+    local_port: c.u16.read(view, at + 32),
+    note: c.u16.read(view, at + 34),
+    state: c.u8.read(view, at + 36),
+    verdict: c.u8.read(view, at + 37),
+    condemned: c.u8.read(view, at + 38),
+    remote_is_own: c.u8.read(view, at + 39),
+  }),
+  write: (view, at, value) => {
+    Address.write(view, at, value.local)
+    Address.write(view, at + 16, value.remote)
+    c.u16.write(view, at + 32, value.local_port)
+    c.u16.write(view, at + 34, value.note)
+    c.u8.write(view, at + 36, value.state)
+    c.u8.write(view, at + 37, value.verdict)
+    c.u8.write(view, at + 38, value.condemned)
+    c.u8.write(view, at + 39, value.remote_is_own)
+  },
+}
+
+/** struct open_case, 48 bytes. */
+export interface OpenCase {
+  facts: OpenFacts
+  verdict: number
+}
+export const OpenCase: Codec<OpenCase> = {
+  size: 48,
+  read: (view, at) => ({
+    facts: OpenFacts.read(view, at),
+    verdict: c.u32.read(view, at + 40),
+  }),
+  write: (view, at, value) => {
+    OpenFacts.write(view, at, value.facts)
+    c.u32.write(view, at + 40, value.verdict)
+  },
+}
+
 /** struct peer_facts, 72 bytes. */
 export interface PeerFacts {
   peer: Address
@@ -607,6 +659,15 @@ export const NoteKind = {
   NOTE_TUNNEL: 10,
 } as const
 
+/** enum open_verdict */
+export const OpenVerdict = {
+  OPEN_LEAVE: 0,
+  OPEN_LISTENS: 1,
+  OPEN_ASK: 2,
+  OPEN_DESTROY_DIRECT: 3,
+  OPEN_DESTROY_OLDER: 4,
+} as const
+
 /** enum route */
 export const Route = {
   ROUTE_AGENT: 0,
@@ -617,7 +678,7 @@ export const Route = {
 /** Names, types and layout of decide.bpf.o, for openObject. */
 export const decideSchema = {
   name: 'decide',
-  programs: ['test_address', 'test_connect', 'test_count', 'test_edge', 'test_lookup', 'test_peer', 'test_route'],
+  programs: ['test_address', 'test_connect', 'test_count', 'test_edge', 'test_lookup', 'test_open', 'test_peer', 'test_route'],
   maps: {
     ambit_addresses: { kind: 'hash', key: PodAddress, value: c.u32 },
     ambit_agents: { kind: 'hash', key: c.u64, value: c.u32 },
@@ -649,6 +710,8 @@ export const decideSchema = {
     edge_case: { size: 120, members: { note: 0, cookie: 48, security: 56, known: 57, served: 58, key: 64 } },
     lookup_facts: { size: 56, members: { remote: 0, local: 16, local_port: 32, flow: 34, remote_is_own: 36, verdict: 37, pod: 40 } },
     lookup_case: { size: 64, members: { facts: 0, verdict: 56 } },
+    open_facts: { size: 40, members: { local: 0, remote: 16, local_port: 32, note: 34, state: 36, verdict: 37, condemned: 38, remote_is_own: 39 } },
+    open_case: { size: 48, members: { facts: 0, verdict: 40 } },
     peer_facts: { size: 72, members: { peer: 0, port: 16, family: 18, source_is_own: 20, note: 24 } },
     peer_case: { size: 80, members: { facts: 0, answered: 72, travels: 73, accepted_kind: 74 } },
     route_facts: { size: 8, members: { port: 0, known: 2, class: 3, verdict: 4, chosen: 5, pass_unknown: 6, other_family: 7 } },

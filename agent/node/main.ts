@@ -39,6 +39,9 @@ import { Tunnels } from './tunnel/tunnels.ts'
 /** What a drain may take beyond the time running connections get: the state is written, sockets are closed. */
 const STOP_MARGIN_MS = 5_000
 
+/** Two agents are side by side for at most so long: until the newer is ready, and while the older drains. */
+const OVERLAP_MS = 60_000
+
 interface Times {
   readonly drainMs: number
   readonly proveMs: number
@@ -94,6 +97,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
 
   // First what answers questions, so that a start that hangs can be looked into.
   const overlaps = await agentAnswers(flags.socket)
+  const began = clock.monotonic()
   const asked = { listen: flags.ready, routes: readyRoutes(readiness), localOnly: false, log }
   lifecycle.onStop('readiness', await openInSuccession(asked, overlaps, clock))
 
@@ -210,6 +214,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
       const pod = what === 'pod_entry' ? enrollment?.status(uid)?.pod : undefined
       if (pod) tables.addPod(pod)
     },
+    shared: () => overlaps && clock.monotonic() - began < OVERLAP_MS,
   })
   prover.start()
 

@@ -43,6 +43,8 @@ describe('the prover', () => {
   /** What canaries do: arrive, or wait for ever. */
   let open: 'lands' | 'vanishes'
   let relistenOpens: boolean
+  /** Another agent accepts on the same listeners. */
+  let shared: boolean
 
   beforeEach(() => {
     clock = new ManualClock(1_000_000)
@@ -51,6 +53,7 @@ describe('the prover', () => {
     relistened = 0
     open = 'lands'
     relistenOpens = false
+    shared = false
     const say = (first: unknown, text?: string): number => logged.push(text ?? String(first))
     prover = new Prover({
       redirect: kernel,
@@ -65,6 +68,7 @@ describe('the prover', () => {
       intervalMs: 5_000,
       deadlineMs: 2_000,
       random: () => 0.5,
+      shared: () => shared,
     })
   })
   afterEach(() => prover.close())
@@ -181,6 +185,20 @@ describe('the prover', () => {
     kernel.pod = ['pod_entry']
     await prover.prove('web')
     expect(sent).toEqual(['out', 'in'])
+  })
+
+  it('sends none while another agent may accept it, and looks at the kernel alone', async () => {
+    shared = true
+    open = 'vanishes'
+    kernel.canary = kernel.socket = () => {
+      throw new Error('a canary was sent')
+    }
+    prover.add(pod)
+    await pass(0)
+    expect(state()).toMatchObject({ protected: true, problem: '', provedAt: 1_000_000 })
+    shared = false
+    await pass(2_500)
+    expect(state()?.problem).toContain('a canary was sent')
   })
 
   it('says once that a pod is not proved, and once that it is again', async () => {

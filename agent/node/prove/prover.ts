@@ -24,6 +24,11 @@ export interface ProverOptions extends Omit<FlightContext, 'redirect' | 'deadlin
   readonly log: Logger
   readonly intervalMs?: number
   readonly deadlineMs?: number
+  /**
+   * True while another agent may accept on the same listeners: a canary could land there, so none is sent, and what is in the
+   * kernel is all that is looked at. Default never.
+   */
+  readonly shared?: () => boolean
   /** [0, 1): spreads the pods over the interval. */
   readonly random?: () => number
   /** Told of each repair, the pod's uid or '' for the node's: what was made anew may have to be filled anew. */
@@ -237,6 +242,7 @@ export class Prover {
     repairs.push(...found.repairs)
     const relistened = found.repairs.includes('listener')
     if (relistened) await relisten(pod.uid, found.listeners)
+    if (this.#options.shared?.() === true) return ''
     const { ways } = watched
     // One way a look, in turn; all of them at first, after a repair, and while one is broken.
     const all = watched.looks === 0 || repairs.length > 0 || ways.some(({ problem }) => problem !== '')

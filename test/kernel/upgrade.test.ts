@@ -1,11 +1,15 @@
 // One schema of the kernel tables after another, on pods that are in use: the next version, the way back, and the first version
 // as it really was. Nobody is refused, nothing passes round the agent, and nothing of the older schema stays.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, readdirSync } from 'node:fs'
+import { createInterface } from 'node:readline'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Stage } from '../../native/holder/test/holder.ts'
 import { openRedirect, type RedirectOptions } from '../../agent/node/redirect/redirect.ts'
 import { SCHEMA } from '../../agent/node/redirect/schema.ts'
 import type { Pod, Sockets } from '../world/netns.ts'
+import { SCHEMA_1, olderVersion } from '../world/older.ts'
 import { TestNode, type Captured } from './node.ts'
 
 const NEXT = SCHEMA + 1
@@ -176,6 +180,73 @@ describe.each([
     await caller.must('connect', { to: pod.v4, port: 8080 })
     await caller.must('listen', { source: 8081 })
     await app.must('connect', { to: node.world.outside.v4, port: 8081 })
+  })
+})
+
+const first = olderVersion(SCHEMA_1)
+
+describe.skipIf(first === undefined && !process.env['CI'])('an agent of the first schema, as it was released', () => {
+  /** A process of that version that has enrolled the pod. */
+  async function olderAgent(): Promise<ChildProcess> {
+    const { world } = node
+    const orders = JSON.stringify({
+      cgroup: world.cgroup,
+      agentCgroup: world.agentCgroup,
+      pinRoot: `${world.bpffs}/v1`,
+      pods: [{ uid: pod.name, netns: pod.netns, addresses: [pod.v4, pod.v6] }],
+    })
+    const program = [`${first!}/agent/bin/node`, `${first!}/test/kernel/agent-process.ts`, orders]
+    const join = 'echo 0 > "$1/cgroup.procs" && shift && exec "$@"'
+    const agent = spawn('sh', ['-c', join, 'sh', world.agentCgroup, ...program], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    world.onClose(() => agent.kill('SIGKILL'))
+    const lines = createInterface({ input: agent.stdout })
+    await new Promise<void>((resolve) => lines.on('line', (line) => line.includes('"ready":true') && resolve()))
+    return agent
+  }
+
+  beforeEach(async () => {
+    await node.redirect.uninstall()
+    await caller.must('listen', { source: 8090 })
+  })
+
+  it('gives way to this one under traffic, beside each other: nobody is refused, nothing of it stays', async () => {
+    const old = await olderAgent()
+    expect(folders()).toEqual(['v1'])
+    const running = traffic()
+    await expect.poll(() => running.sum.out, { timeout: 10_000 }).toBeGreaterThan(20)
+    // What the older one carries goes on.
+    const carried = await app.must('connect', { to: '10.96.0.9', port: 90 })
+    expect((await app.must('receive', { socket: carried.socket })).data).toBe(`agent ${old.pid}`)
+    node.redirect = await openRedirect(options)
+    expect(node.redirect.enrolled()).toEqual([pod.name])
+    const after = await node.capture(pod)
+    await expect.poll(() => after.outbound.length, { timeout: 10_000 }).toBeGreaterThan(20)
+    expect(await running.stop()).toMatchObject({ failed: [] })
+    await accepted(after)
+    old.kill('SIGKILL')
+    await app.must('connect', { to: '10.96.0.8', port: 81 })
+    expect((await after.outbound.next()).original).toEqual({ address: '10.96.0.8', port: 81 })
+    await expect.poll(folders, { timeout: 5_000 }).toEqual(['lease', `v${SCHEMA}`])
+  })
+
+  it('left pods closed when it died; this one opens them again', async () => {
+    const old = await olderAgent()
+    const ended = once(old, 'exit')
+    old.kill('SIGKILL')
+    await ended
+    const closed = async () => {
+      expect(await app.call('connect', { to: node.world.outside.v4, port: 8090 })).toEqual({ error: 'ECONNREFUSED' })
+      expect(await caller.call('connect', { to: pod.v4, port: 8080 })).toEqual({ error: 'ECONNREFUSED' })
+    }
+    await closed()
+    node.redirect = await openRedirect(options)
+    await closed()
+    const after = await node.capture(pod)
+    await app.must('connect', { to: node.world.outside.v4, port: 8090 })
+    expect((await after.outbound.next()).original).toEqual({ address: node.world.outside.v4, port: 8090 })
+    await expect.poll(folders, { timeout: 5_000 }).toEqual(['lease', `v${SCHEMA}`])
   })
 })
 

@@ -18,10 +18,11 @@ WORKDIR /src
 COPY agent/bin/node agent/bin/node
 COPY binding.gyp binding.gyp
 COPY native/build.sh native/build.sh
+COPY native/holder native/holder
 COPY native/bpf/src native/bpf/src
 COPY native/io/src native/io/src
 COPY bpf bpf
-RUN native/build.sh && bpf/build.sh
+RUN native/build.sh && native/holder/build.sh && bpf/build.sh
 
 # What is shipped.
 FROM debian:bookworm-slim AS image
@@ -31,6 +32,7 @@ WORKDIR /opt/ambit
 COPY --from=packages /src/node_modules node_modules
 COPY --from=build /src/build/Release/ambit_bpf.node /src/build/Release/ambit_io.node build/Release/
 COPY --from=build /src/bpf/build/*.bpf.o bpf/build/
+COPY --from=build /src/build/holder/ambit-holder build/holder/
 COPY package.json LICENSE ./
 COPY native/bpf/*.ts native/bpf/
 COPY native/io/index.ts native/io/index.ts

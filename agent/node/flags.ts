@@ -9,6 +9,7 @@ export interface AgentFlags {
   readonly cgroup: string
   readonly pinRoot: string
   readonly holder?: string
+  readonly uninstall: boolean
   readonly socket: string
   readonly stateDir: string
   readonly metrics: string
@@ -25,6 +26,7 @@ Example:
     --cgroup /sys/fs/cgroup/kubepods.slice --pin-root /sys/fs/bpf/ambit/node1 \\
     --holder /run/ambit/holder.sock \\
     --socket /run/ambit/agent.sock --state-dir /var/lib/ambit/agent --admin unix:/run/ambit/admin.sock
+  ambit agent --uninstall --pin-root /sys/fs/bpf/ambit/node1 --holder /run/ambit/holder.sock
 
 Environment:
   AMBIT_LOG_LEVEL       trace, debug, info (default), warn, error
@@ -37,22 +39,29 @@ Environment:
 
 /** The flags, or the exit code when there is nothing to start (help, or a wrong flag, which has been printed). */
 export function parseFlags(argv: readonly string[]): AgentFlags | number {
-  const command = new Command('ambit agent')
-    .description('Captures the pods of this node and carries their traffic over mutual TLS.')
-    .requiredOption('--node <name>', 'name of this node, as its pods have it')
-    .requiredOption('--control <host:port>', 'the control plane')
-    .requiredOption('--root-cert <file>', 'PEM roots that control and the mesh are trusted by')
-    .requiredOption('--token-file <file>', "this agent's token, read anew for each use")
-    .requiredOption('--cgroup <path>', "parent of the pods' cgroups")
-    .requiredOption('--pin-root <path>', "folder on bpffs for this node's programs")
-    .option('--holder <path>', 'unix socket of ambit-holder, which keeps the listeners while no agent runs')
-    .requiredOption('--socket <path>', 'unix socket on which pods are added and removed')
-    .requiredOption('--state-dir <path>', 'where the last good state is kept')
-    .option('--metrics <host:port>', 'Prometheus metrics', '[::]:15020')
-    .option('--ready <host:port>', 'readiness', '[::]:15021')
-    .option('--admin <address>', 'state and log level: loopback HOST:PORT, or unix:PATH', '127.0.0.1:15000')
-    .option('--kubelet-pid <pid>', 'the process whose probes pass (default: the one called kubelet)', parsePid)
-    .option('--kubelet-cgroup <path>', 'the cgroup whose probes pass, whoever is in it')
+  // Taking it off a node needs none of what running it does.
+  const uninstall = argv.includes('--uninstall')
+  const command = new Command('ambit agent').description(
+    'Captures the pods of this node and carries their traffic over mutual TLS.',
+  )
+  const needed = (flags: string, text: string): Command =>
+    uninstall ? command.option(flags, text) : command.requiredOption(flags, text)
+  needed('--node <name>', 'name of this node, as its pods have it')
+  needed('--control <host:port>', 'the control plane')
+  needed('--root-cert <file>', 'PEM roots that control and the mesh are trusted by')
+  needed('--token-file <file>', "this agent's token, read anew for each use")
+  needed('--cgroup <path>', "parent of the pods' cgroups")
+  command.requiredOption('--pin-root <path>', "folder on bpffs for this node's programs")
+  command.option('--holder <path>', 'unix socket of ambit-holder, which keeps the listeners while no agent runs')
+  needed('--socket <path>', 'unix socket on which pods are added and removed')
+  needed('--state-dir <path>', 'where the last good state is kept')
+  command.option('--metrics <host:port>', 'Prometheus metrics', '[::]:15020')
+  command.option('--ready <host:port>', 'readiness', '[::]:15021')
+  command.option('--admin <address>', 'state and log level: loopback HOST:PORT, or unix:PATH', '127.0.0.1:15000')
+  command.option('--kubelet-pid <pid>', 'the process whose probes pass (default: the one called kubelet)', parsePid)
+  command.option('--kubelet-cgroup <path>', 'the cgroup whose probes pass, whoever is in it')
+  command
+    .option('--uninstall', 'remove everything from the kernel and the holder, and end (--pin-root, --holder)', false)
     .addHelpText('after', EXAMPLE)
     .exitOverride()
   try {

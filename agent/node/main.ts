@@ -31,6 +31,7 @@ import { Prover } from './prove/prover.ts'
 import { ownCgroupId } from './redirect/descriptors.ts'
 import { FLOW_LOG_PER_SECOND, openRedirect } from './redirect/redirect.ts'
 import { Revoker } from './revoke/revoker.ts'
+import { uninstallNode } from './redirect/uninstall.ts'
 import { Succession, agentAnswers, openInSuccession } from './succession.ts'
 import { tableMetrics } from './tables/metrics.ts'
 import { TableSync } from './tables/sync.ts'
@@ -53,6 +54,7 @@ export async function main(argv: string[]): Promise<number> {
   const flags = parseFlags(argv)
   if (typeof flags === 'number') return flags
   const log = openLog({ program: 'agent' })
+  if (flags.uninstall) return uninstall(flags, log)
   let times: Times
   try {
     times = {
@@ -82,6 +84,17 @@ export async function main(argv: string[]): Promise<number> {
   off()
   log.info({ reason, clean }, 'agent stopped')
   return clean ? 0 : 1
+}
+
+async function uninstall({ pinRoot, holder }: AgentFlags, log: Logger): Promise<number> {
+  try {
+    const removed = await uninstallNode(pinRoot, holder)
+    log.info({ ...removed }, 'everything was removed: pods of this node talk plainly')
+    return 0
+  } catch (error) {
+    log.fatal({ code: error instanceof AmbitError ? error.code : undefined }, messageOf(error))
+    return 1
+  }
 }
 
 async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times: Times): Promise<void> {

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Stage } from '../../native/holder/test/holder.ts'
 import { openRedirect, type RedirectOptions } from '../../agent/node/redirect/redirect.ts'
 import { ip, type Pod, type Sockets } from '../world/netns.ts'
+import { run } from '../world/sandbox.ts'
 import { TestNode } from './node.ts'
 
 let node: TestNode
@@ -14,6 +15,8 @@ let options: RedirectOptions
 let pod: Pod
 let app: Sockets
 let caller: Sockets
+/** The app's listening socket. */
+let served: number
 
 beforeEach(async () => {
   stage = new Stage('release')
@@ -26,7 +29,7 @@ beforeEach(async () => {
   pod = node.world.pod()
   app = node.world.sockets(pod)
   caller = node.world.sockets(node.world.outside, node.world.outside.cgroup)
-  await app.must('listen', { family: 6, bind: '::', source: 8080 })
+  served = (await app.must('listen', { family: 6, bind: '::', source: 8080 })).socket!
 })
 afterEach(async () => {
   await node.close()
@@ -179,15 +182,71 @@ describe('two agents beside each other', () => {
 })
 
 describe('uninstalling', () => {
-  it('removes pins, links and kept listeners, and stops an agent that still runs from coming back', async () => {
+  /** Runs `ambit agent --uninstall`; what it logged last. */
+  async function command(...args: string[]): Promise<{ code: number; last: Record<string, unknown> }> {
+    const ambit = new URL('../../agent/bin/ambit', import.meta.url).pathname
+    const { code, out } = await run([ambit, 'agent', '--uninstall', ...args])
+    return { code, last: JSON.parse(out.trim().split('\n').at(-1)!) as Record<string, unknown> }
+  }
+
+  /** Nothing of this world is attached or pinned, and its pods reach each other and are reached as if there were no mesh. */
+  async function isPlain(): Promise<void> {
+    expect(readdirSync('/sys/fs/bpf').filter((name) => name.startsWith(node.world.id))).toEqual([])
+    expect((await kept())!).toEqual([])
+    const { socket } = await caller.must('listen', { source: 0 })
+    const { port } = await caller.must('name', { socket })
+    await app.must('connect', { to: node.world.outside.v4, port })
+    expect((await caller.must('accept', { socket })).address).toBe(pod.v4)
+    await caller.must('connect', { to: pod.v4, port: 8080 })
+    expect((await app.must('accept', { socket: served })).address).toBe(`::ffff:${node.world.outside.v4}`)
+  }
+
+  it('removes pins, links and kept listeners by the agent itself', async () => {
     await node.capture(pod)
     expect(existsSync(node.world.bpffs)).toBe(true)
     await node.redirect.uninstall()
-    expect(existsSync(node.world.bpffs)).toBe(false)
-    expect(await kept()).toEqual([])
-    await caller.must('listen', { source: 8082 })
-    await app.must('connect', { to: node.world.outside.v4, port: 8082 })
-    await caller.must('connect', { to: pod.v4, port: 8080 })
-    expect(readdirSync('/sys/fs/bpf').filter((name) => name.startsWith(node.world.id))).toEqual([])
+    await isPlain()
+  })
+
+  it('removes them by a command, when the agent is dead', async () => {
+    await node.capture(pod)
+    node.redirect.setPlaintext(pod.name, 'refuse')
+    await node.die()
+    expect(await caller.call('connect', { to: pod.v4, port: 8080 })).toEqual({ error: 'ECONNREFUSED' })
+    const { code, last } = await command('--pin-root', node.world.bpffs, '--holder', stage.path)
+    expect({ code, last }).toMatchObject({ code: 0, last: { schemas: [2], pods: 1, kept: 1 } })
+    await isPlain()
+    // Again, where nothing is left.
+    expect(await command('--pin-root', node.world.bpffs, '--holder', stage.path)).toMatchObject({ code: 0 })
+  })
+
+  it('is not undone by an agent that still runs, and refuses nobody meanwhile', async () => {
+    await node.capture(pod)
+    const { socket } = await caller.must('listen', { source: 0 })
+    const { port } = await caller.must('name', { socket })
+    const other = node.world.sockets(pod)
+    let going = true
+    const failed: (string | undefined)[] = []
+    const traffic = (async () => {
+      for (let i = 0; going || i === 0; i++) {
+        const { error, socket: made } = await other.call('connect', { to: node.world.outside.v4, port })
+        if (error === undefined) await other.must('close', { socket: made })
+        else failed.push(error)
+      }
+    })()
+    expect(await command('--pin-root', node.world.bpffs, '--holder', stage.path)).toMatchObject({ code: 0 })
+    expect(node.redirect.leads()).toBe(false)
+    await expect(node.redirect.enroll(handle())).rejects.toMatchObject({ code: 'REDIRECT_SUPERSEDED' })
+    expect(node.redirect.checkNode()).toBe('succeeded')
+    going = false
+    await traffic
+    expect(failed).toEqual([])
+    await node.die()
+    await isPlain()
+  })
+
+  it('removes nothing that is no pin folder', async () => {
+    expect(await command('--pin-root', stage.folder)).toMatchObject({ code: 1, last: { code: 'REDIRECT_NO_BPFFS' } })
+    expect(existsSync(stage.path)).toBe(true)
   })
 })

@@ -72,12 +72,13 @@ async function accepted(...agents: readonly Captured[]): Promise<{ out: number; 
   let [out, into] = [0, 0]
   for (const { outbound, plaintext } of agents) {
     for (; outbound.length > 0; out++)
-      expect((await outbound.next()).original).toEqual({ address: '10.96.0.7', port: 80 })
+      expect(['10.96.0.7:80', '10.96.1.1:1234']).toContain(textOf((await outbound.next()).original))
     for (; plaintext.length > 0; into++) await plaintext.next()
   }
   return { out, into }
 }
 
+const textOf = (end: { address: string; port: number } | undefined): string => `${end?.address}:${end?.port}`
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 const folders = (): string[] => readdirSync(node.world.bpffs).sort()
 
@@ -96,6 +97,10 @@ describe.each([
     const before = await node.capture(pod)
     const running = traffic()
     await expect.poll(() => running.sum.out, { timeout: 10_000 }).toBeGreaterThan(20)
+    // A connection of before, and one that was served: long after, both ends are to see the same peers.
+    const dialled = await app.must('connect', { to: '10.96.1.1', port: 1234 })
+    const served1 = node.deliver(pod, { address: pod.v4, port: 8080 }, { address: '192.0.2.1', port: 111 })
+    const client = await app.must('accept', { socket: served })
     const second = await openRedirect({ ...options, schema: to, lingerMs: 3_000 })
     // Until the pod is enrolled by the newer one the other's programs are on it.
     await later(50)
@@ -118,7 +123,7 @@ describe.each([
     const old = await accepted(before)
     expect(old.out).toBeGreaterThan(20)
     const all = await accepted(after)
-    expect([old.out + all.out, old.into + all.into]).toEqual([sum.out, sum.into])
+    expect([old.out + all.out, old.into + all.into]).toEqual([sum.out + 1, sum.into])
     // Nothing went round the agents.
     expect(await app.call('accept', { socket: served, timeout: 0.1 })).toEqual({ error: 'ETIMEDOUT' })
 
@@ -126,6 +131,9 @@ describe.each([
 
     await expect.poll(folders, { timeout: 5_000 }).toEqual(['lease', `v${to}`])
     expect((await stage.ask('list')).names).toEqual([expect.stringMatching(new RegExp(`^v${to}/`)) as string])
+    expect(await app.must('peer', { socket: dialled.socket })).toEqual({ address: '10.96.1.1', port: 1234 })
+    expect(await app.must('peer', { socket: client.socket })).toEqual({ address: '::ffff:192.0.2.1', port: 111 })
+    served1.connection.abort('cancel')
     await app.must('connect', { to: '10.96.0.8', port: 81 })
     expect((await after.outbound.next()).original).toEqual({ address: '10.96.0.8', port: 81 })
   })

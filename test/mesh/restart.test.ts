@@ -36,26 +36,39 @@ const unopened = (sum: SteadySum): Outcomes =>
 const pidOf = (program: string): number | undefined => world.sandbox.programs()[program]
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
+/** How often the kernel of a node decided alone that a connection goes from pod to pod. */
+async function direct(node: string): Promise<number> {
+  const { metricsUrl } = (await world.sandbox.status()).nodes.find((one) => one.name === node)!
+  const text = await (await fetch(metricsUrl)).text()
+  return Number(/^ambit_kernel_events_total\{event="direct"\} (\d+)$/m.exec(text)?.[1])
+}
+
 describe('kill -9 of an agent', () => {
   it.each(['agent-node-1', 'agent-node-2'])(
     '%s: nobody is refused, only what it carried is reset',
     async (program) => {
       const far = await load('far.direct')
+      const near = await load('near.direct')
       await later(1_000)
       const before = pidOf(program)!
       process.kill(before, 'SIGKILL')
       await eventually('another process', () => pidOf(program) !== undefined && pidOf(program) !== before)
       await later(3_000)
-      const sum = await far.stop()
-      expect(unopened(sum)).toEqual({})
-      // At most one resetting for each connection that was open at that moment.
+      const [tunnelled, within] = await Promise.all([far.stop(), near.stop()])
+      expect(unopened(tunnelled)).toEqual({})
+      // At most one reset for each connection that was open at that moment.
       const lost = (outcomes: Outcomes): number => Object.values(failed(outcomes)).reduce((a, b) => a + b, 0)
-      expect(lost(sum.short)).toBeLessThanOrEqual(10)
-      expect(lost(sum.long)).toBeLessThanOrEqual(4)
-      expect(lost(sum.idle)).toBe(5)
-      expect(sum.short['ok']).toBeGreaterThan(100)
+      expect(lost(tunnelled.short)).toBeLessThanOrEqual(10)
+      expect(lost(tunnelled.long)).toBeLessThanOrEqual(4)
+      expect(lost(tunnelled.idle)).toBe(5)
+      expect(tunnelled.short['ok']).toBeGreaterThan(100)
       // Who came while no agent was there waited, no longer than one takes to start.
-      expect(sum.slowest).toBeLessThan(10)
+      expect(tunnelled.slowest).toBeLessThan(10)
+      // What the kernel decides alone needs no agent: not one is lost, not one waits.
+      for (const outcomes of [within.short, within.long, within.idle]) expect(failed(outcomes)).toEqual({})
+      expect(within.short['ok']).toBeGreaterThan(100)
+      expect(within.idle['ok']).toBe(5)
+      await eventually('the metrics', async () => (await direct('node-1')) > 100)
     },
     60_000,
   )
@@ -66,16 +79,18 @@ describe('an upgrade of an agent', () => {
     'of %s, old and new beside each other: nothing is lost within the drain time',
     async (node) => {
       const far = await load('far.direct', 1)
+      const near = await load('near.direct', 1)
       await later(1_000)
       const before = pidOf(`agent-${node}`)
       const upgraded = world.sandbox.upgradeAgent(node)
       await eventually('the new one leads', () => pidOf(`agent-${node}`) !== before, 30_000)
       // The old one drains by now.
       await later(1_500)
-      const sum = await far.stop()
-      for (const outcomes of [sum.short, sum.long, sum.idle]) expect(failed(outcomes)).toEqual({})
-      expect(sum.idle['ok']).toBe(5)
-      expect(sum.short['ok']).toBeGreaterThan(50)
+      for (const sum of await Promise.all([far.stop(), near.stop()])) {
+        for (const outcomes of [sum.short, sum.long, sum.idle]) expect(failed(outcomes)).toEqual({})
+        expect(sum.idle['ok']).toBe(5)
+        expect(sum.short['ok']).toBeGreaterThan(50)
+      }
       await upgraded
     },
     60_000,

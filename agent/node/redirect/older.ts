@@ -7,7 +7,7 @@
 // cgroup), other folders whose pins begin with `<cookie>-` and are links of that namespace, of which `pods/<cookie>-<uid>` tells
 // the uid; and the maps `ambit_pods` and `ambit_agents`, whose keys are the cookie and the cgroup's id, and `ambit_flows`, whose
 // keys begin with the cookie for what was captured.
-import { readdirSync } from 'node:fs'
+import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { BpfError, codec, openPinnedBytes, openPinnedMap, type BpfMap } from '../../../native/bpf/index.ts'
 import { Socket } from '../../../native/bpf/gen/connect.ts'
 import { formatIp } from '../../base/ip.ts'
@@ -36,12 +36,14 @@ export class OlderPins {
   readonly #root: string
   readonly #lingerMs: number
   readonly #folder: string
+  readonly #ownFolder: string
   readonly #pods: RawMap | undefined
   readonly #flows: RawMap | undefined
   readonly #notes: NoteReader | undefined
   #lingering: NodeJS.Timeout | undefined
 
-  constructor(root: string, schema: number, lingerMs: number) {
+  constructor(root: string, own: number, schema: number, lingerMs: number) {
+    this.#ownFolder = pinFolder(root, own)
     this.#lingerMs = lingerMs
     this.schema = schema
     this.#root = root
@@ -108,9 +110,19 @@ export class OlderPins {
     this.#lingering = setTimeout(() => void this.remove().then(() => done(), done), this.#lingerMs).unref()
   }
 
-  /** Removes everything now. */
+  /**
+   * Removes everything now, but for the programs that answer getpeername(): connections that began under them outlive them,
+   * and their apps are to see the same peers as before. Those go with the schema of this agent.
+   */
   async remove(): Promise<void> {
     this.close()
+    const kept = `${this.#ownFolder}/older`
+    for (const name of namesIn(`${this.#folder}/links`)) {
+      if (!name.startsWith('ambit_peername')) continue
+      mkdirSync(kept, { recursive: true, mode: 0o700 })
+      rmSync(`${kept}/v${this.schema}-${name}`, { force: true })
+      renameSync(`${this.#folder}/links/${name}`, `${kept}/v${this.schema}-${name}`)
+    }
     await removeSchema(this.#root, this.schema)
   }
 
@@ -130,7 +142,7 @@ export class OlderPins {
 
 /** Those of all other schemas that have pins. Throws BpfError, REDIRECT_PIN_ROOT. */
 export function olderPins(root: string, own: number, lingerMs = LINGER_MS): OlderPins[] {
-  return otherSchemas(root, own).map((schema) => new OlderPins(root, schema, lingerMs))
+  return otherSchemas(root, own).map((schema) => new OlderPins(root, own, schema, lingerMs))
 }
 
 function openRaw(path: string): RawMap | undefined {

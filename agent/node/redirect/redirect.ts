@@ -36,7 +36,7 @@ import { Lease } from './lease.ts'
 import { LeasedTables } from './leased-tables.ts'
 import { Listeners } from './listeners.ts'
 import { olderPins, type OlderPins } from './older.ts'
-import { SCHEMA, pinFolder } from './schema.ts'
+import { SCHEMA, pinFolder, removeSchema } from './schema.ts'
 import { probeNeeds, requireNeeds } from './features.ts'
 import { listenToFlows } from './flows.ts'
 import { guardInterfaces } from './guards.ts'
@@ -335,7 +335,10 @@ class KernelRedirect implements NodeRedirect {
     for (const uid of this.enrolled()) await this.unenroll(uid)
     await this.#inTurn(async () => {
       await this.#listeners.forgetAll()
-      for (const older of this.#older) await older.remove()
+      for (const older of this.#older) {
+        older.close()
+        await removeSchema(this.#root, older.schema)
+      }
       this.#older = []
       this.close()
       removePins(this.#root)

@@ -49,21 +49,27 @@ export function namesIn(folder: string): string[] {
   return existsSync(folder) ? readdirSync(folder) : []
 }
 
+/** A handshake that was captured is over in a tenth of this. */
+const HANDSHAKES_MS = 5
+
 /**
- * Takes one version's programs off the node and the pods, and removes its folder. What pods dial is left alone first; what
- * is captured by then gets a moment to be established, and only then their namespaces are let go.
+ * Takes one version's programs off the node and the pods, and removes its folder. In this order: what would drop plain
+ * connections on their way out, what captures, and, after a moment for what was captured by then, what judges in the pods.
  */
-export async function removeSchema(root: string, schema: number, handshakesMs = 50): Promise<void> {
+export async function removeSchema(root: string, schema: number): Promise<void> {
   const folder = pinFolder(root, schema)
   const links = namesIn(`${folder}/links`)
+  removeLinks(`${folder}/guards`)
   for (const name of links.filter(isConnect)) removeLink(`${folder}/links/${name}`)
-  await new Promise((resolve) => setTimeout(resolve, handshakesMs))
-  for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    if (!entry.isDirectory() || entry.name === 'links') continue
-    for (const name of namesIn(`${folder}/${entry.name}`)) removeLink(`${folder}/${entry.name}/${name}`)
-  }
-  for (const name of links.filter((one) => !isConnect(one))) removeLink(`${folder}/links/${name}`)
+  await new Promise((resolve) => setTimeout(resolve, HANDSHAKES_MS))
+  for (const entry of readdirSync(folder, { withFileTypes: true }))
+    if (entry.isDirectory() && entry.name !== 'links') removeLinks(`${folder}/${entry.name}`)
+  removeLinks(`${folder}/links`)
   rmSync(folder, { recursive: true, force: true })
+}
+
+function removeLinks(folder: string): void {
+  for (const name of namesIn(folder)) removeLink(`${folder}/${name}`)
 }
 
 function isConnect(name: string): boolean {

@@ -1,6 +1,7 @@
 // The small HTTP servers a program has for people and machines around it: metrics, readiness, and the admin server with
 // the state and the log level. The admin server listens on loopback or a unix socket only; nothing here ever shows a
 // private key. Must not live here: the mesh's traffic (http/), what the state is (each program gives it).
+import { randomBytes } from 'node:crypto'
 import { chmodSync, lstatSync, renameSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { connect } from 'node:net'
@@ -69,9 +70,9 @@ export async function openAdmin(options: AdminOptions): Promise<AdminServer> {
   if (path === undefined) {
     await started(server, () => server.listen(target?.port ?? 0, target?.host), listen)
   } else if (options.replace === true) {
-    // Of its own, so that a server that closes (which removes what it was bound to) does not take another's.
-    const own = `${path}.${process.pid}`
-    rmSync(own, { force: true })
+    // Of its own, so that a server that closes (which removes what it was bound to) does not take another's: not by the pid
+    // alone, which repeats in containers.
+    const own = `${path}.${process.pid}-${randomBytes(2).toString('hex')}`
     await started(server, () => server.listen(own), listen)
     chmodSync(own, 0o600)
     renameSync(own, path)

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -49,9 +49,10 @@ describe('the last good state', () => {
   })
 
   it('keeps the old file when the new one cannot be written', async () => {
-    const file = join(folder, 'state')
-    await saveLastGood(file, state)
-    await mkdir(`${file}.${process.pid}.new`)
+    // A name of which the one beside it is too long.
+    const file = join(folder, 's'.repeat(250))
+    await saveLastGood(join(folder, 'state'), state)
+    await rename(join(folder, 'state'), file)
     await expect(saveLastGood(file, new Map())).rejects.toMatchObject({ code: 'STATE_NOT_WRITTEN' })
     expect((await loadLastGood(file))?.size).toBe(2)
   })

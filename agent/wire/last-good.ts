@@ -1,6 +1,6 @@
 // The last good resources on disk, so that a program that restarts while control is away goes on with what it knew.
 // A file is whole or ignored: written beside and renamed, checked by a hash. Must not live here: keys or tokens.
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
@@ -31,8 +31,9 @@ export async function saveLastGood(file: string, state: HeldState): Promise<void
     writer.bytes(toBinary(DeltaDiscoveryResponseSchema, response))
   }
   const body = writer.finish()
-  // Several workers of one program may write at one time, each its own view: the last whole one stays.
-  const temporary = `${file}.${process.pid}.new`
+  // Several workers of one program may write at one time, or two agents in containers, where pids repeat; each its own view:
+  // the last whole one stays.
+  const temporary = `${file}.${process.pid}-${randomBytes(4).toString('hex')}.new`
   try {
     await mkdir(dirname(file), { recursive: true, mode: 0o700 })
     const handle = await open(temporary, 'w', 0o600)

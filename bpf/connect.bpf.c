@@ -152,6 +152,9 @@ static __always_inline int redirect(struct bpf_sock_addr *ctx, struct address *d
 		if (facts.is_tcp)
 			bpf_sk_storage_delete(&ambit_notes, ctx->sk);
 		return PROCEED;
+	case CONNECT_REFUSE_LINK_LOCAL:
+		count(COUNT_DROP_LINK_LOCAL);
+		return REFUSE;
 	case CONNECT_CAPTURE:
 		break;
 	}

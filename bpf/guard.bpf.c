@@ -129,6 +129,9 @@ int ambit_guard(struct __sk_buff *ctx)
 	case GUARD_DROP_UNKNOWN:
 		count(COUNT_DROP_GUARD_UNKNOWN);
 		break;
+	case GUARD_DROP_LOOPBACK:
+		count(COUNT_DROP_GUARD_LOOPBACK);
+		break;
 	}
 	return TCX_DROP;
 }

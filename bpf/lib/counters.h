@@ -10,7 +10,7 @@
 enum counter {
 	/* connect: outbound TCP of an enrolled pod, sent to the agent */
 	COUNT_REDIRECTED,
-	/* connect: loopback, own address, link-local: left alone */
+	/* connect: loopback, own address: left alone */
 	COUNT_PASSED_LOCAL,
 	/* connect: the agent's own socket in a pod's namespace */
 	COUNT_PASSED_AGENT,
@@ -95,6 +95,11 @@ enum counter {
 	COUNT_DROP_REVOKED,
 	/* judge: plaintext from before the pod was enrolled, which policy refuses, was ended */
 	COUNT_DROP_OLDER,
+	/* connect: an IPv6 link-local destination, which the mesh cannot carry */
+	COUNT_DROP_LINK_LOCAL,
+	/* guard: TCP from a loopback address: the agent's answer to a captured socket that was
+	   bound to the address of another */
+	COUNT_DROP_GUARD_LOOPBACK,
 	COUNTERS,
 };
 

@@ -24,6 +24,7 @@ enum connect_verdict {
 	CONNECT_PASS_AGENT,
 	CONNECT_PASS_LOCAL,
 	CONNECT_CAPTURE,
+	CONNECT_REFUSE_LINK_LOCAL,
 };
 
 static __always_inline enum connect_verdict decide_connect(const struct connect_facts *facts)
@@ -38,9 +39,9 @@ static __always_inline enum connect_verdict decide_connect(const struct connect_
 	if (address_is_loopback(&facts->destination) ||
 	    address_is_unspecified(&facts->destination) || facts->is_own)
 		return CONNECT_PASS_LOCAL;
-	/* No mesh address is link-local and the agent could not carry the scope. The server's
-	 * sk_lookup judges it. */
+	/* No mesh address is link-local and the agent could not carry the scope. Yet a pod of the
+	 * mesh may be behind it. */
 	if (address_is_link_local_v6(&facts->destination))
-		return CONNECT_PASS_LOCAL;
+		return CONNECT_REFUSE_LINK_LOCAL;
 	return CONNECT_CAPTURE;
 }

@@ -58,6 +58,8 @@ enum guard_verdict {
 	GUARD_DROP_UNREADABLE,
 	/* The namespace has the program but no entry. */
 	GUARD_DROP_UNKNOWN,
+	/* From a loopback address, which nobody outside can answer. */
+	GUARD_DROP_LOOPBACK,
 };
 
 /* Opens a connection; the answer to an opening does not. */
@@ -97,12 +99,14 @@ static __always_inline enum guard_verdict decide_opening(const struct guard_fact
  * 1. What is not TCP is none of the guard's business.
  * 2. A namespace without an entry is or was enrolled: no TCP. One on its way in or out: all.
  * 3. What cannot be read may be anything.
- * 4. A TCP socket sends what belongs to its connection. So what is to be judged is the opening: an
+ * 4. A captured socket that was bound to the address of another: the agent's answer to it, of ::1,
+ * would leave the pod.
+ * 5. A TCP socket sends what belongs to its connection. So what is to be judged is the opening: an
  * agent's, or one that connect() decided about and that goes where it was decided. A connection
  * without an opening is from before the pod was enrolled, or was accepted: sk_lookup judged it. Of
  * a fragmented opening only the first fragment has flags; the others are nothing without it.
- * 5. The kernel's answers where there is no whole socket: SYN-ACK, RST, ACK, none with data.
- * 6. Nothing else makes TCP: not what comes through the pod from behind it, nor raw and packet
+ * 6. The kernel's answers where there is no whole socket: SYN-ACK, RST, ACK, none with data.
+ * 7. Nothing else makes TCP: not what comes through the pod from behind it, nor raw and packet
  * sockets. */
 static __always_inline enum guard_verdict decide_guard(const struct guard_facts *facts)
 {
@@ -116,6 +120,8 @@ static __always_inline enum guard_verdict decide_guard(const struct guard_facts 
 		return GUARD_PASS;
 	if (packet->kind == PACKET_UNREADABLE)
 		return GUARD_DROP_UNREADABLE;
+	if (address_is_loopback(&packet->source))
+		return GUARD_DROP_LOOPBACK;
 	switch (facts->owner) {
 	case OWNER_TCP:
 		if (packet->kind == PACKET_FRAGMENT || !is_opening(packet) || facts->is_agent)

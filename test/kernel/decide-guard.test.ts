@@ -37,7 +37,14 @@ afterAll(() => module.close())
 
 describe('the guard of a pod’s exits', () => {
   const dialled = { address: '10.1.0.9', port: 80 }
-  const syn = { destination: dialled.address, destination_port: dialled.port, kind: kinds.tcp, flags: SYN, payload: 0 }
+  const syn = {
+    source: '10.1.0.5',
+    destination: dialled.address,
+    destination_port: dialled.port,
+    kind: kinds.tcp,
+    flags: SYN,
+    payload: 0,
+  }
   const note = (kind: number, change: { to?: string; port?: number; client?: bigint } = {}) => ({
     ...nowhere,
     kind,
@@ -49,12 +56,12 @@ describe('the guard of a pod’s exits', () => {
   type Change = Partial<Omit<typeof base, 'note'>> & { note?: typeof nowhere; packet?: Partial<typeof syn> }
 
   function decide(change: Change): string | undefined {
-    const { destination, ...packet } = { ...syn, ...change.packet }
+    const { source, destination, ...packet } = { ...syn, ...change.packet }
     const facts = {
       ...base,
       ...change,
       cookie: 7n,
-      packet: { ...packet, source: kernelAddress('10.1.0.5'), destination: kernelAddress(destination) },
+      packet: { ...packet, source: kernelAddress(source), destination: kernelAddress(destination) },
     }
     const input = encode(GuardCase, { facts, verdict: 99 })
     return verdicts[decode(GuardCase, module.programs.test_guard.testRun({ context: input }).context).verdict]
@@ -167,6 +174,12 @@ describe('the guard of a pod’s exits', () => {
       change: { is_agent: 1, pod_state: 0 },
       verdict: 'GUARD_DROP_UNKNOWN',
     },
+    {
+      what: 'the answer of a listener on loopback',
+      change: { owner: owners.mini, packet: { source: '::1', flags: SYN | ACK } },
+      verdict: 'GUARD_DROP_LOOPBACK',
+    },
+    { what: 'data from 127/8', change: { packet: { ...data, source: '127.0.0.1' } }, verdict: 'GUARD_DROP_LOOPBACK' },
     { what: 'UDP of one', change: { packet: { kind: kinds.other }, pod_state: 0 }, verdict: 'GUARD_PASS' },
   ])('$what: $verdict', ({ change, verdict }) => {
     expect(decide(change)).toBe(verdict)

@@ -76,7 +76,7 @@ describe('the kernel’s decisions', () => {
       { what: 'the unspecified address', facts: { destination: '0.0.0.0' }, verdict: 'CONNECT_PASS_LOCAL' },
       { what: 'the unspecified IPv6 address', facts: { destination: '::' }, verdict: 'CONNECT_PASS_LOCAL' },
       { what: 'the pod’s own address', facts: { is_own: 1 }, verdict: 'CONNECT_PASS_LOCAL' },
-      { what: 'a link-local IPv6 address', facts: { destination: 'fe80::1' }, verdict: 'CONNECT_PASS_LOCAL' },
+      { what: 'a link-local IPv6 address', facts: { destination: 'fe80::1' }, verdict: 'CONNECT_REFUSE_LINK_LOCAL' },
       { what: 'what only looks like loopback', facts: { destination: '::2' }, verdict: 'CONNECT_CAPTURE' },
     ])('$what: $verdict', ({ facts, verdict }) => {
       const { destination, ...rest } = { ...captured, ...facts }

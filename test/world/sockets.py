@@ -22,7 +22,7 @@ def name(address):
 
 
 def make(ask):
-    protocol = 262 if ask.get("mptcp") else 0
+    protocol = 262 if ask.get("mptcp") else ask.get("protocol", 0)
     kind = socket.SOCK_DGRAM if ask.get("udp") else socket.SOCK_STREAM
     sock = socket.socket(FAMILY[ask.get("family", 4)], kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,7 +61,12 @@ def drop_capabilities():
 def connect(ask):
     sock = make(ask) if "socket" not in ask else sockets[ask["socket"]]
     try:
-        if ask.get("fastopen"):
+        if ask.get("fastopen") and ask.get("impatient"):
+            try:
+                sock.sendto(ask["fastopen"].encode(), MSG_FASTOPEN, (ask["to"], ask["port"]))
+            except BlockingIOError:
+                pass
+        elif ask.get("fastopen"):
             # A timeout makes the socket non-blocking, which such a send does not wait for.
             sock.settimeout(None)
             sock.sendto(ask["fastopen"].encode(), MSG_FASTOPEN, (ask["to"], ask["port"]))
@@ -90,7 +95,7 @@ def finish(ask):
     import select
 
     sock = sockets[ask["socket"]]
-    _, writable, _ = select.select([], [sock], [], 3)
+    _, writable, _ = select.select([], [sock], [], ask.get("timeout", 3))
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if writable else errno.ETIMEDOUT
     if code:
         raise OSError(code, "connect")

@@ -183,7 +183,9 @@ export const Counter = {
   COUNT_DROP_DATAGRAM_REFUSED: 38,
   COUNT_DROP_REVOKED: 39,
   COUNT_DROP_OLDER: 40,
-  COUNTERS: 41,
+  COUNT_DROP_LINK_LOCAL: 41,
+  COUNT_DROP_GUARD_LOOPBACK: 42,
+  COUNTERS: 43,
 } as const
 
 /** Names, types and layout of guard.bpf.o, for openObject. */

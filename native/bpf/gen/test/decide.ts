@@ -625,6 +625,7 @@ export const ConnectVerdict = {
   CONNECT_PASS_AGENT: 1,
   CONNECT_PASS_LOCAL: 2,
   CONNECT_CAPTURE: 3,
+  CONNECT_REFUSE_LINK_LOCAL: 4,
 } as const
 
 /** enum lookup_verdict */

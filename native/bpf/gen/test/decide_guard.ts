@@ -310,6 +310,7 @@ export const GuardVerdict = {
   GUARD_DROP_UNOWNED: 5,
   GUARD_DROP_UNREADABLE: 6,
   GUARD_DROP_UNKNOWN: 7,
+  GUARD_DROP_LOOPBACK: 8,
 } as const
 
 /** Names, types and layout of decide_guard.bpf.o, for openObject. */

@@ -92,7 +92,7 @@ export interface NetworkInterface {
 /** The interfaces of a network namespace (path or descriptor), up or down. */
 export function interfacesIn(netns: string | number): readonly NetworkInterface[] {
   const found = withNetns(netns, (fd) => native().interfaces(fd))
-  if (typeof found === 'number') throw failure(-found, 'getifaddrs', `Listing the interfaces of ${netns}`)
+  if (typeof found === 'number') throw failure(-found, 'if_nameindex', `Listing the interfaces of ${netns}`)
   return found
 }
 

@@ -132,6 +132,18 @@ describe('a program of a captured pod', () => {
     expect(atTarget.plaintext.length + atTarget.hbone.length).toBe(0)
   })
 
+  // The note is on the subflow, and the hook is asked about the socket above it.
+  it('is told by getpeername of multipath TCP that it is captured, not what it dialled', async () => {
+    for (const [family, to, loopback] of [
+      [4, target.v4, '127.0.0.1'],
+      [6, target.v6, '::1'],
+    ]) {
+      const { socket } = await app.must('connect', { family, to, port: PORT, mptcp: true })
+      expect((await inPod.outbound.next()).original).toMatchObject({ address: to, port: PORT })
+      expect(await app.must('peer', { socket })).toEqual({ address: loopback, port: 1 })
+    }
+  })
+
   it('has no SCTP to go round with, or is not kept from it: the mesh carries none', async () => {
     const answer = await app.call('socket', { protocol: 132 })
     if (answer.error === undefined) return

@@ -1,10 +1,9 @@
 // Descriptors: sockets made inside other network namespaces, their names and cookies, interfaces there, passing over
 // unix sockets; the bpffs. Every descriptor is close-on-exec from its birth.
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <netpacket/packet.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -88,16 +87,26 @@ struct FoundInterface {
   bool loopback;
 };
 
-// Every interface has one entry of the packet family, whatever addresses it has.
+// Not by getifaddrs, which leaves out interfaces without an address of their own, as tunnels are.
 int ListInterfaces(std::vector<FoundInterface>* found) {
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) return -errno;
-  for (const ifaddrs* one = list; one != nullptr; one = one->ifa_next) {
-    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_PACKET) continue;
-    const auto* link = reinterpret_cast<const sockaddr_ll*>(one->ifa_addr);
-    found->push_back({link->sll_ifindex, one->ifa_name, link->sll_hatype, (one->ifa_flags & IFF_LOOPBACK) != 0});
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  struct if_nameindex* list = fd < 0 ? nullptr : if_nameindex();
+  if (list == nullptr) {
+    int failed = errno;
+    if (fd >= 0) close(fd);
+    return -failed;
   }
-  freeifaddrs(list);
+  for (const struct if_nameindex* one = list; one->if_index != 0; one++) {
+    ifreq ask = {};
+    strncpy(ask.ifr_name, one->if_name, IFNAMSIZ - 1);
+    // One that cannot be asked is gone by now.
+    if (ioctl(fd, SIOCGIFHWADDR, &ask) != 0) continue;
+    int type = ask.ifr_hwaddr.sa_family;
+    if (ioctl(fd, SIOCGIFFLAGS, &ask) != 0) continue;
+    found->push_back({static_cast<int>(one->if_index), one->if_name, type, (ask.ifr_flags & IFF_LOOPBACK) != 0});
+  }
+  if_freenameindex(list);
+  close(fd);
   return 0;
 }
 

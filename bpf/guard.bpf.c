@@ -20,6 +20,13 @@ const volatile __u8 is_ethernet = 1;
 /* The id of the root of the cgroup hierarchy. */
 #define ROOT_CGROUP 1
 
+/* Its own, or a captured subflow of multipath TCP. */
+static __always_inline int is_tcp(const struct bpf_sock *full)
+{
+	return full->type == SOCK_STREAM && full->protocol == IPPROTO_TCP &&
+	       (full->family == AF_INET || full->family == AF_INET6);
+}
+
 static __always_inline enum guard_owner owner_of(struct __sk_buff *ctx, struct bpf_sock *sk,
 						 struct bpf_sock *full)
 {
@@ -28,12 +35,13 @@ static __always_inline enum guard_owner owner_of(struct __sk_buff *ctx, struct b
 	/* A socket of another family has no state of TCP, and is always whole. */
 	if (!full)
 		return OWNER_MINI;
-	if ((full->family != AF_INET && full->family != AF_INET6) || full->protocol != IPPROTO_TCP)
-		return OWNER_OTHER;
-	if (full->type == SOCK_STREAM)
+	if (is_tcp(full))
 		return OWNER_TCP;
-	return full->type == SOCK_RAW && bpf_skb_cgroup_id(ctx) == ROOT_CGROUP ? OWNER_KERNEL
-									       : OWNER_OTHER;
+	if (full->type == SOCK_RAW && full->protocol == IPPROTO_TCP &&
+	    (full->family == AF_INET || full->family == AF_INET6) &&
+	    bpf_skb_cgroup_id(ctx) == ROOT_CGROUP)
+		return OWNER_KERNEL;
+	return OWNER_OTHER;
 }
 
 /* The socket's connection is open: it cannot send an opening, and there is nothing to judge. This
@@ -75,19 +83,14 @@ static __always_inline void facts_of_opening(struct __sk_buff *ctx, struct bpf_s
 		facts->is_agent = is_agents(ctx);
 }
 
-SEC("tc")
-int ambit_guard(struct __sk_buff *ctx)
+/* All packets but those of open connections. A function of its own, so that those pay for nothing
+ * in it. */
+static __noinline int judge(struct __sk_buff *ctx, struct bpf_sock *sk, struct bpf_sock *full)
 {
 	struct guard_facts facts = {.cookie = netns_cookie};
-	struct bpf_sock *full = NULL;
-	struct bpf_sock *sk = ctx->sk;
 	struct pod *pod;
 
-	if (sk)
-		full = bpf_sk_fullsock(sk);
 	facts.owner = owner_of(ctx, sk, full);
-	if (facts.owner == OWNER_TCP && full && is_under_way(full))
-		return TCX_NEXT;
 	/* Such a socket makes nothing but TCP, and all of it may go. */
 	if (facts.owner == OWNER_MINI)
 		facts.packet.kind = PACKET_TCP;
@@ -134,6 +137,19 @@ int ambit_guard(struct __sk_buff *ctx)
 		break;
 	}
 	return TCX_DROP;
+}
+
+SEC("tc")
+int ambit_guard(struct __sk_buff *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct bpf_sock *full = NULL;
+
+	if (sk)
+		full = bpf_sk_fullsock(sk);
+	if (full && is_tcp(full) && is_under_way(full))
+		return TCX_NEXT;
+	return judge(ctx, sk, full);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -29,12 +29,10 @@ const inside = (of: Pod, ...command: string[]): void => {
 }
 const set = (of: Pod, ...settings: string[]): void => inside(of, 'sysctl', '-qw', ...settings)
 
-/** Names of the guards' pins, in the folder of their schema. */
+/** Names of the guards' pins. */
 function guards(): string[] {
-  const { pinRoot } = node.world
-  return readdirSync(pinRoot)
-    .map((schema) => `${pinRoot}/${schema}/guards`)
-    .flatMap((folder) => (existsSync(folder) ? readdirSync(folder) : []))
+  const folder = `${node.world.pinRoot}/guards`
+  return existsSync(folder) ? readdirSync(folder) : []
 }
 
 describe('a namespace behind a captured pod', () => {

@@ -91,10 +91,7 @@ static __noinline int judge(struct __sk_buff *ctx, struct bpf_sock *sk, struct b
 	struct pod *pod;
 
 	facts.owner = owner_of(ctx, sk, full);
-	/* Such a socket makes nothing but TCP, and all of it may go. */
-	if (facts.owner == OWNER_MINI)
-		facts.packet.kind = PACKET_TCP;
-	else if (is_ethernet)
+	if (is_ethernet)
 		read_frame(ctx, &facts.packet);
 	else
 		read_bare(ctx, &facts.packet);

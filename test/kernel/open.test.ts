@@ -74,11 +74,9 @@ describe('an open connection', () => {
       const { outcome, asked } = await judge(pod.name, () => false)
       expect(outcome).toEqual({ left: 0, ended: 2 })
       const { address } = { address: node.world.outside.v4 }
-      expect(asked.map(({ client, local: { address: at, port } }) => [client.address, at, port]).toSorted()).toEqual(
-        [
-          [address, pod.v4, 8080],
-          [node.world.outside.v6, pod.v6, 8080],
-        ].toSorted(),
+      const found = asked.map(({ client, local }) => `${client.address} ${local.address} ${local.port}`)
+      expect(found.toSorted()).toEqual(
+        [`${address} ${pod.v4} 8080`, `${node.world.outside.v6} ${pod.v6} 8080`].toSorted(),
       )
       // The one outside is reset, and the app's own socket is ended.
       for (const ended of [inbound, inbound6]) expect(await state(ended)).toMatch(/^ECONN\w+ \w+$/)

@@ -222,13 +222,24 @@ describe('uninstalling', () => {
 
   it('is not undone by an agent that still runs, and refuses nobody meanwhile', async () => {
     await node.capture(pod)
-    const { socket } = await caller.must('listen', { source: 0 })
-    const { port } = await caller.must('name', { socket })
+    // A server that takes who comes: after the uninstalling it is reached.
+    const server = node.world.sockets(node.world.outside, node.world.outside.cgroup)
+    const { socket } = await server.must('listen', { source: 0 })
+    const { port } = await server.must('name', { socket })
     const other = node.world.sockets(pod)
     let going = true
     const failed: (string | undefined)[] = []
+    let reached = 0
+    const serving = (async () => {
+      while (going) {
+        const taken = await server.call('accept', { socket })
+        if (taken.error !== undefined) continue
+        reached++
+        await server.must('close', { socket: taken.socket })
+      }
+    })()
     const traffic = (async () => {
-      for (let i = 0; going || i === 0; i++) {
+      while (going) {
         const { error, socket: made } = await other.call('connect', { to: node.world.outside.v4, port })
         if (error === undefined) await other.must('close', { socket: made })
         else failed.push(error)
@@ -238,9 +249,11 @@ describe('uninstalling', () => {
     expect(node.redirect.leads()).toBe(false)
     await expect(node.redirect.enroll(handle())).rejects.toMatchObject({ code: 'REDIRECT_SUPERSEDED' })
     expect(node.redirect.checkNode()).toBe('succeeded')
+    await expect.poll(() => reached, { timeout: 10_000 }).toBeGreaterThan(10)
     going = false
     await traffic
     expect(failed).toEqual([])
+    await serving
     await node.die()
     await isPlain()
   })

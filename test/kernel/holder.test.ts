@@ -167,6 +167,7 @@ describe('two agents beside each other', () => {
     await caller.must('connect', { to: pod.v4, port: 8080 })
     await expect.poll(() => before.plaintext.length + after.plaintext.length).toBe(1)
     first.tables.setSettings({ synced: true, passUnknown: true })
+    expect(await first.judgeOpen(pod.name, () => false)).toBeUndefined()
     await first.tables.setAddresses([{ address: '192.0.2.1', class: 'plain' }])
     expect(second.tables.sizes()['addresses']).toBe(0)
 

@@ -236,7 +236,7 @@ export interface NodeRedirect extends Redirect, Checks {
   guard(uid: string): Promise<GuardReport>
   /**
    * Ends direct connections to this pod that its table does not allow, and older ones that are not `allowed`. Undefined where
-   * the kernel cannot (kfunc:bpf_sock_destroy): all are left alone. Milliseconds, on a worker thread.
+   * the kernel cannot (kfunc:bpf_sock_destroy), or another agent leads: all are left alone. Milliseconds, on a worker thread.
    */
   judgeOpen(uid: string, allowed: (older: OlderConnection) => boolean): Promise<JudgedOpen | undefined>
   readonly tables: TableWriter

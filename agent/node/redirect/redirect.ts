@@ -237,7 +237,8 @@ class KernelRedirect implements NodeRedirect {
   async judgeOpen(uid: string, allowed: (older: OlderConnection) => boolean): Promise<JudgedOpen | undefined> {
     const { netns } = this.#known(uid)
     const { judge } = this.#programs
-    if (!judge) return undefined
+    // The newer agent judges by now; what it notes, one of an older schema cannot read.
+    if (!judge || !this.#lease.leads()) return undefined
     // The pod may leave meanwhile, and its descriptor with it.
     const held = dupFd(netns)
     try {

@@ -1,9 +1,8 @@
 // When a waypoint has too much: requests beyond a number, or memory beyond a mark. Then requests are shed with 503 and no
 // connection is accepted, until memory is below the low mark again. Must not live here: the answer itself (reply.ts), sockets.
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import type { Clock, Timer } from '../base/clock.ts'
 import type { Logger } from '../base/log.ts'
+import { collectGarbage } from '../base/memory.ts'
 import { trimMemory } from '../io/index.ts'
 import type { Metrics } from '../telemetry/exposition.ts'
 import type { Series } from '../telemetry/series.ts'
@@ -123,21 +122,8 @@ export class Overload {
   }
 }
 
-let gc: (() => void) | undefined
-
-/**
- * V8's own function, which is hidden unless asked for, and malloc's: of 10 000 connections that were gone 500 MB stayed resident,
- * and the low mark would never have been reached.
- */
+/** Of 10 000 connections that were gone 500 MB stayed resident, most of it malloc's: the low mark would never have been reached. */
 function collectAll(): void {
   trimMemory()
-  try {
-    if (!gc) {
-      setFlagsFromString('--expose-gc')
-      gc = runInNewContext('gc') as () => void
-    }
-    gc()
-  } catch {
-    gc = () => {}
-  }
+  collectGarbage()
 }

@@ -26,7 +26,7 @@ const POD_DIRECT = 1
 /** Fewer rows take less time than handing them to a worker thread. */
 const SMALL = 64
 /** Services whose slots are in the kernel twice at a time. */
-const SERVICES_AT_ONCE = 256
+const SERVICES_AT_ONCE = 64
 
 type Maps = NodePrograms['maps']
 type ServiceKey = BackendKey['service']
@@ -37,6 +37,8 @@ export class Tables implements TableWriter {
   readonly #cookieOf: (uid: string) => bigint | undefined
   /** Of what this writer writes. Zero until the first row, when a number is taken that nothing in the kernel has. */
   #generation = 0
+  /** Nobody has written before. */
+  #first = false
 
   constructor(maps: Maps, cookieOf: (uid: string) => bigint | undefined) {
     this.#maps = maps
@@ -44,7 +46,7 @@ export class Tables implements TableWriter {
   }
 
   async setAddresses(rows: Iterable<AddressRow>): Promise<void> {
-    this.#begin()
+    await this.#begin()
     await write(this.#maps.ambit_workloads, this.#addressEntries(rows))
   }
 
@@ -53,7 +55,7 @@ export class Tables implements TableWriter {
   }
 
   async setServices(rows: Iterable<ServiceRow>): Promise<void> {
-    this.#begin()
+    await this.#begin()
     for (const some of portions(rows, SERVICES_AT_ONCE)) await this.#replaceServices(some)
   }
 
@@ -79,7 +81,8 @@ export class Tables implements TableWriter {
   }
 
   async sweep(): Promise<void> {
-    this.#begin()
+    await this.#begin()
+    if (this.#first) return
     const { ambit_workloads, ambit_services, ambit_backends } = this.#maps
     const stale: { bytes: Uint8Array }[] = []
     for await (const list of calmly(ambit_workloads.batches())) {
@@ -154,12 +157,17 @@ export class Tables implements TableWriter {
     ambit_backends.deleteMany(old)
   }
 
-  #begin(): void {
+  async #begin(): Promise<void> {
     if (this.#generation !== 0) return
-    const { ambit_workloads, ambit_services } = this.#maps
+    const { ambit_workloads, ambit_services, ambit_backends } = this.#maps
     const used = new Set<number>()
-    for (const list of ambit_workloads.batches()) for (const [, { generation }] of list) used.add(generation)
-    for (const list of ambit_services.batches()) for (const [, { generation }] of list) used.add(generation)
+    for await (const list of calmly(ambit_workloads.batches())) {
+      for (const [, { generation }] of list) used.add(generation)
+    }
+    for await (const list of calmly(ambit_services.batches())) {
+      for (const [, { generation }] of list) used.add(generation)
+    }
+    this.#first = used.size === 0 && ambit_backends.keys().next().done === true
     do this.#generation++
     while (used.has(this.#generation))
   }

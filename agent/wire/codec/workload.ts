@@ -16,6 +16,7 @@ import {
   type Workload as WireWorkload,
 } from '../gen/istio/workload/workload_pb.js'
 import { ipFromBytes, ipToBytes } from './ip.ts'
+import { sharedRecord, sharedText } from './intern.ts'
 import { checkPort, checkUint, EnumTable, invalid, sorted } from './parts.ts'
 
 const EXTENSION = 'ambit.v1.WorkloadExtension'
@@ -85,36 +86,41 @@ export function decodeWorkload(wire: WireWorkload): Workload {
   return {
     uid: wire.uid,
     name: wire.name,
-    namespace: wire.namespace,
-    serviceAccount: wire.serviceAccount || 'default',
-    trustDomain: wire.trustDomain || 'cluster.local',
+    namespace: sharedText(wire.namespace),
+    serviceAccount: sharedText(wire.serviceAccount || 'default'),
+    trustDomain: sharedText(wire.trustDomain || 'cluster.local'),
     addresses: wire.addresses.map(ipFromBytes),
-    network: wire.network,
-    node: wire.node,
-    clusterId: wire.clusterId,
+    network: sharedText(wire.network),
+    node: sharedText(wire.node),
+    clusterId: sharedText(wire.clusterId),
     tunnelProtocol: tunnelProtocols.text(wire.tunnelProtocol),
     nativeTunnel: wire.nativeTunnel,
     hostNetwork: networkModes.text(wire.networkMode) === 'true',
     ...(wire.waypoint ? { waypoint: decodeGateway(wire.waypoint) } : {}),
-    services: Object.fromEntries(
-      Object.entries(wire.services).map(([key, list]) => [
-        key,
-        Object.fromEntries(list.ports.map((port) => [checkPort(port.servicePort), checkPort(port.targetPort)])),
-      ]),
+    // Ports as keys make each of these an array of as many elements as the highest port.
+    services: sharedRecord(
+      Object.fromEntries(
+        Object.entries(wire.services).map(([key, list]) => [
+          key,
+          sharedRecord(
+            Object.fromEntries(list.ports.map((port) => [checkPort(port.servicePort), checkPort(port.targetPort)])),
+          ),
+        ]),
+      ),
     ),
-    authorizationPolicies: wire.authorizationPolicies,
+    authorizationPolicies: wire.authorizationPolicies.map(sharedText),
     healthy: statuses.text(wire.status) === 'true',
-    canonicalName: wire.canonicalName,
-    canonicalRevision: wire.canonicalRevision,
+    canonicalName: sharedText(wire.canonicalName),
+    canonicalRevision: sharedText(wire.canonicalRevision),
     workloadType: extension?.workloadType ?? workloadTypes[wire.workloadType] ?? 'pod',
-    workloadName: wire.workloadName,
-    locality: {
+    workloadName: sharedText(wire.workloadName),
+    locality: sharedRecord({
       region: wire.locality?.region ?? '',
       zone: wire.locality?.zone ?? '',
       subzone: wire.locality?.subzone ?? '',
-    },
+    }),
     capacity: wire.capacity ?? 1,
-    labels: extension?.labels ?? {},
+    labels: sharedRecord(extension?.labels ?? {}),
     sameNode: extension?.sameNodeTunnel ? 'tunnel' : 'direct',
   }
 }

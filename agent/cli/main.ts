@@ -2,6 +2,7 @@
 // waypoint, control, sandbox, app) are dispatched before by bin/ambit.ts. Must not live here: what a verb does.
 import { Command, CommanderError } from 'commander'
 import { AmbitError, messageOf } from '../base/errors.ts'
+import type { StatusOptions } from './commands/status.ts'
 import { processTerminal, type Terminal } from './terminal.ts'
 
 const PROGRAMS = `
@@ -57,6 +58,22 @@ export async function main(argv: readonly string[], terminal: Terminal = process
     .action(async (source: string, destination: string, method: string | undefined, path: string, options) => {
       const { explain } = await import('./commands/explain.ts')
       code = await explain({ source, destination, method, path, ...(options as ExplainFlags) }, terminal)
+    })
+  program
+    .command('status')
+    .description('Say how each agent and its pods stand: proved to be protected, as whom, what the kernel can do.')
+    .option('--agent <address>', 'an admin server: unix:PATH or HOST:PORT; may be repeated', collect, [])
+    .option('--name <sandbox>', 'the nodes of this running sandbox')
+    .option('-o, --output <format>', 'text, json or yaml', 'text')
+    .addHelpText(
+      'after',
+      '\nWithout --agent the agent of this node and the nodes of the running sandboxes are asked.\n' +
+        'Exits 1 if one cannot be asked, or a captured pod is not proved to be protected.\n\nExample:\n' +
+        '  $ ambit status --agent unix:/run/ambit/admin.sock -o json\n',
+    )
+    .action(async (options) => {
+      const { status } = await import('./commands/status.ts')
+      code = await status(options as StatusOptions, terminal)
     })
   program
     .command('version')

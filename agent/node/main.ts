@@ -11,7 +11,7 @@ import { transport, trimMemory } from '../io/index.ts'
 import { MeshState } from '../mesh/state.ts'
 import { CertificateManager } from '../pki/manager.ts'
 import { AccessLog } from '../telemetry/access-log.ts'
-import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes } from '../telemetry/admin.ts'
+import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes, statusRoutes } from '../telemetry/admin.ts'
 import { Metrics } from '../telemetry/exposition.ts'
 import { TcpMetrics } from '../telemetry/istio.ts'
 import { Readiness } from '../telemetry/readiness.ts'
@@ -26,6 +26,7 @@ import { Ends } from './observe/ends.ts'
 import { Flows } from './observe/flow.ts'
 import { Refusals } from './observe/refusals.ts'
 import { agentMetrics, type AgentParts } from './observe/metrics.ts'
+import { agentStatus } from './observe/status.ts'
 import { Canaries } from './prove/canaries.ts'
 import { proofMetrics } from './prove/metrics.ts'
 import { Prover } from './prove/prover.ts'
@@ -299,6 +300,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     routes: {
       ...readyRoutes(readiness),
       ...metricsRoutes(metrics),
+      ...statusRoutes(() => agentStatus(facts, { ...parts, redirect, prover, tables, clock })),
       ...dumpRoutes(() => ({ ...configDump(facts, state, parts), tables: tables.status() })),
       ...loggingRoutes(log),
     },

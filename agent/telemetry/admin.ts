@@ -244,6 +244,17 @@ export function dumpRoutes(dump: () => unknown): Record<string, AdminRoute> {
   }
 }
 
+/** GET /status: a short report, as JSON, that a person's command line makes a table of. */
+export function statusRoutes(status: () => unknown): Record<string, AdminRoute> {
+  return {
+    '/status': {
+      method: 'GET',
+      about: 'how this program and its pods stand, as JSON',
+      handle: () => json(200, status()),
+    },
+  }
+}
+
 const LEVELS: readonly string[] = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
 
 /** Changes the level of loggers; false if there is no such level. */

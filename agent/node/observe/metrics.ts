@@ -5,6 +5,7 @@ import type { Metrics } from '../../telemetry/exposition.ts'
 import type { ControlConnection } from '../../wire/contract.ts'
 import type { Enrollment } from '../enroll/contract.ts'
 import type { Redirect } from '../redirect/contract.ts'
+import { rungOf, rungs } from '../redirect/rung.ts'
 import type { Tunnels } from '../tunnel/tunnels.ts'
 
 export interface AgentParts {
@@ -26,6 +27,11 @@ export function agentMetrics(metrics: Metrics, parts: AgentParts): void {
     help: '1 where the kernel has the feature.',
     labels: ['feature'],
   })
+  const rung = metrics.gauge({
+    name: 'ambit_kernel_rung',
+    help: '1 at the rung of features this kernel stands on.',
+    labels: ['rung'],
+  })
   const pods = metrics.gauge({ name: 'ambit_pods', help: 'Registered pods of this node by phase.', labels: ['phase'] })
   const open = metrics.gauge({ name: 'istio_tcp_sockets_open', help: 'Connections carried now.', labels: ['reporter'] })
   const sessions = metrics.gauge({ name: 'ambit_tunnels_open', help: 'Tunnels this node opened.', labels: [] })
@@ -46,6 +52,8 @@ export function agentMetrics(metrics: Metrics, parts: AgentParts): void {
     labels: ['url'],
   })
   for (const [feature, held] of Object.entries(parts.redirect.features)) features.with([feature]).value = held ? 1 : 0
+  const { name: stands } = rungOf(parts.redirect.features)
+  for (const name of rungs) rung.with([name]).value = name === stands ? 1 : 0
   const phases = ['captured', 'out', 'pending', 'unknown']
   const states = ['requested', 'valid', 'renewing', 'expired']
   metrics.beforeScrape(() => {

@@ -60,6 +60,16 @@ export const extras: readonly Need[] = [
     from: 'Linux 5.14 with CONFIG_CGROUP_BPF',
   },
   {
+    feature: 'link:cgroup_before',
+    purpose: 'to come before the programs of others on the same cgroup',
+    from: 'Linux 6.17',
+  },
+  {
+    feature: 'iterator:bpf_sk_storage_map',
+    purpose: 'to count connections that are still open',
+    from: 'Linux 5.15 with CONFIG_DEBUG_INFO_BTF',
+  },
+  {
     feature: 'kfunc:bpf_sock_destroy',
     purpose: 'to end open connections that policy refuses by now',
     from: 'Linux 6.5 with CONFIG_DEBUG_INFO_BTF',

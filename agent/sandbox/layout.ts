@@ -24,6 +24,8 @@ export interface NodeLayout {
   readonly gateway4: string
   readonly gateway6: string
   readonly cgroup: string
+  /** What probes its pods, as a node's kubelet does: outside the cgroup of the pods. */
+  readonly kubeletCgroup: string
   readonly pinRoot: string
 }
 
@@ -95,6 +97,7 @@ export function layoutOf(name: string, id: number, nodes: number, cgroupRoot: st
         gateway4: `${pods}.${index}.1`,
         gateway6: `${six}:${index.toString(16)}::1`,
         cgroup: `${cgroupRoot}/${tag}/${node}`,
+        kubeletCgroup: `${cgroupRoot}/${tag}/kubelet-${index}`,
         pinRoot: `/sys/fs/bpf/${tag}/${node}`,
       }
     }),

@@ -14,7 +14,7 @@ import { Keeper } from './keeper.ts'
 import { CLUSTER_DOMAIN, podAddresses, type Layout, type NodeLayout } from './layout.ts'
 import { listeningPorts, probeOf, type ProbeSpec } from './readiness.ts'
 import { makeCgroup, killCgroup, removeCgroup } from './world/cgroup.ts'
-import { containerCommand, execCommand, type Bind } from './world/container.ts'
+import { containerCommand, execCommand, programCommand, type Bind } from './world/container.ts'
 import type { Journal } from './world/journal.ts'
 import { plugPod, unplugPod, type PodWire } from './world/network.ts'
 import { NETNS_ROOT } from './world/run.ts'
@@ -345,12 +345,10 @@ export class PodRunner {
   }
 
   #probe(spec: ProbeSpec): Promise<boolean> {
-    const host = this.#enrolled ? '127.0.0.1' : this.wire.v4
-    const netns = this.#enrolled ? this.wire.netns : this.node.netns
+    const { netns, kubeletCgroup } = this.node
+    const [command = '', ...args] = programCommand(netns, kubeletCgroup, this.#world.probeCommand(spec, this.wire.v4))
     return new Promise((resolve) => {
-      const child = spawn('nsenter', [`--net=${NETNS_ROOT}/${netns}`, '--', ...this.#world.probeCommand(spec, host)], {
-        stdio: 'ignore',
-      })
+      const child = spawn(command, args, { stdio: 'ignore' })
       child.once('error', () => resolve(false))
       child.once('exit', (code) => resolve(code === 0))
     })

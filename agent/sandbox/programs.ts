@@ -143,6 +143,8 @@ export function agentKeeper(layout: Layout, node: NodeLayout, ambit: string, end
         `${node.address4}:${READY_PORT}`,
         '--admin',
         `unix:${own.admin}`,
+        '--kubelet-cgroup',
+        node.kubeletCgroup,
       ]),
     ...ends,
   })

@@ -195,7 +195,8 @@ export class Sandbox {
       0o600,
     )
     journal.record('cgroup', layout.cgroup)
-    for (const node of layout.nodes) makeCgroup(join(node.cgroup, 'pods'))
+    for (const node of layout.nodes)
+      for (const path of [join(node.cgroup, 'pods'), node.kubeletCgroup]) makeCgroup(path)
     if (options.mesh) {
       await mountBpffs(journal)
       journal.record('pins', layout.pinRoot)

@@ -1,9 +1,10 @@
 // Who gets in and who does not: plaintext under STRICT and PERMISSIVE, wrong certificates, the agent's own listeners, a
 // workload behind its waypoint, what a pod can reach of the machine.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { metricsUrl } from '../../agent/sandbox/programs.ts'
 import { allowOnly, TWO_WAYS } from '../world/meshes.ts'
-import { eventually, openWorld } from '../world/sandbox.ts'
-import { idle, peerAuthentication } from '../world/yaml.ts'
+import { eventually, openWorld, run } from '../world/sandbox.ts'
+import { app, idle, peerAuthentication } from '../world/yaml.ts'
 
 let world: Awaited<ReturnType<typeof openWorld>>
 beforeAll(async () => {
@@ -55,6 +56,31 @@ describe('plaintext from outside the mesh', () => {
     expect((await world.curl('client', ['http://foreign.outside/'])).peer.address).toBeOneOf([
       ...world.pod('client').addresses,
     ])
+  })
+})
+
+describe('the kubelet of a node', () => {
+  it('probes a pod under STRICT over the node’s own network, and nobody else of the node reaches it', async () => {
+    world.write(
+      'probed.yaml',
+      app({
+        namespace: 'direct',
+        name: 'probed',
+        node: 'node-1',
+        ports: { http: 8080 },
+        container: { readinessProbe: { httpGet: { path: '/healthy', port: 'http' }, periodSeconds: 1 } },
+      }),
+    )
+    await eventually('a ready pod', () => world.sandbox.pods.some((one) => one.set.name === 'probed' && one.ready))
+    const pod = world.pod('probed')
+    expect(pod.enrolled).toBe(true)
+    const node = world.sandbox.layout.nodes[0]!
+    const metrics = await (await fetch(metricsUrl(node))).text()
+    expect(metrics).toMatch(/ambit_kernel_events_total\{event="passed.probe"\} [1-9]/)
+    const url = `http://${pod.addresses[0]}:8080/healthy`
+    const other = await run(['nsenter', `--net=/run/netns/${node.netns}`, 'curl', '-sS', '-m', '5', url])
+    expect(REFUSED).toContain(other.code)
+    world.remove('probed.yaml')
   })
 })
 

@@ -1,6 +1,7 @@
 // /status: how this agent and each of its pods stand, for `ambit status`: the answer is plain JSON, and only ever grows.
 // Must not live here: serving it (telemetry/admin.ts), showing it (cli/).
 import type { Clock } from '../../base/clock.ts'
+import type { PodStatus } from '../enroll/contract.ts'
 import type { Prover } from '../prove/prover.ts'
 import type { KubeletState } from '../redirect/checks.ts'
 import { rungOf, type Rung } from '../redirect/rung.ts'
@@ -49,6 +50,10 @@ export interface StatusParts extends Omit<AgentParts, 'redirect'> {
   readonly clock: Clock
 }
 
+function byName({ pod: a }: PodStatus, { pod: b }: PodStatus): number {
+  return a.namespace.localeCompare(b.namespace) || a.name.localeCompare(b.name)
+}
+
 export function agentStatus(facts: { version: string; node: string }, parts: StatusParts): AgentStatusReport {
   const { redirect, prover, tables, tunnels, enrollment, control, clock } = parts
   const proofs = new Map(prover.status().map((proof) => [proof.uid, proof]))
@@ -60,26 +65,29 @@ export function agentStatus(facts: { version: string; node: string }, parts: Sta
     control: { connected: control.status().connected },
     kernel: { ...rungOf(redirect.features), tablesSynced: tables.status().synced },
     kubelet: redirect.kubelet,
-    pods: enrollment.list().map(({ pod, phase, reason }): PodStatusReport => {
-      const { namespace, name, uid, addresses } = pod
-      const base = { namespace, name, uid, addresses, phase, reason }
-      const proof = proofs.get(uid)
-      const tunnel = carried.get(uid)
-      return {
-        ...base,
-        ...(proof && {
-          protected: proof.protected,
-          provedSeconds: proof.provedAt === undefined ? null : Math.max(0, clock.now() - proof.provedAt) / 1000,
-          problem: proof.problem,
-          repairs: proof.repairs,
-        }),
-        ...(tunnel && {
-          plaintext: tunnel.plaintext,
-          identity: tunnel.identity,
-          connections: tunnel.connections,
-          tunnels: tunnel.tunnelsIn,
-        }),
-      }
-    }),
+    pods: enrollment
+      .list()
+      .toSorted(byName)
+      .map(({ pod, phase, reason }): PodStatusReport => {
+        const { namespace, name, uid, addresses } = pod
+        const base = { namespace, name, uid, addresses, phase, reason }
+        const proof = proofs.get(uid)
+        const tunnel = carried.get(uid)
+        return {
+          ...base,
+          ...(proof && {
+            protected: proof.protected,
+            provedSeconds: proof.provedAt === undefined ? null : Math.max(0, clock.now() - proof.provedAt) / 1000,
+            problem: proof.problem,
+            repairs: proof.repairs,
+          }),
+          ...(tunnel && {
+            plaintext: tunnel.plaintext,
+            identity: tunnel.identity,
+            connections: tunnel.connections,
+            tunnels: tunnel.tunnelsIn,
+          }),
+        }
+      }),
   }
 }

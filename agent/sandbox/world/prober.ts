@@ -1,6 +1,6 @@
-// One readiness probe. A program of its own, since a process is in one network namespace: for a pod outside the mesh it
-// runs in the node's, as a kubelet does; for a captured one in the pod's own, over loopback, because plaintext from the
-// node is judged like anybody's. Must not live here: when to probe (pod-runner.ts).
+// One readiness probe. A program of its own, since a process is in one network namespace and one cgroup: it runs in the node's,
+// and in the cgroup by which the agent knows a kubelet, so that its plaintext passes also where plaintext is refused.
+// Must not live here: when to probe (pod-runner.ts).
 import { request } from 'node:http'
 import { connect } from 'node:net'
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
-/* tcx egress on every interface but loopback of an enrolled namespace: nothing leaves as TCP round
- * the other hooks. Like sk_lookup a copy per namespace, with its cookie as a constant. Passing
- * means that the programs after this one decide. */
+/* tcx on every interface but loopback of an enrolled namespace. Egress: nothing leaves as TCP round
+ * the other hooks. Ingress: no UDP to a group arrives where UDP is refused. Like sk_lookup a copy
+ * per namespace, with its cookie as a constant. Passing means that the programs after this one
+ * decide. */
 #include "lib/counters.h"
+#include "lib/decide_datagram.h"
 #include "lib/decide_guard.h"
 
 /* Set before load; 0 finds no pod and refuses all TCP. */
@@ -13,6 +15,9 @@ const volatile __u8 is_ethernet = 1;
 /* enum tcx_action_base of linux/bpf.h since 6.6 */
 #define TCX_NEXT -1
 #define TCX_DROP 2
+
+/* linux/if_packet.h */
+#define PACKET_LOOPBACK 5
 
 #define SOCK_STREAM 1
 #define SOCK_RAW 3
@@ -92,9 +97,9 @@ static __noinline int judge(struct __sk_buff *ctx, struct bpf_sock *sk, struct b
 
 	facts.owner = owner_of(ctx, sk, full);
 	if (is_ethernet)
-		read_frame(ctx, &facts.packet);
+		read_frame(ctx, IPPROTO_TCP, &facts.packet);
 	else
-		read_bare(ctx, &facts.packet);
+		read_bare(ctx, IPPROTO_TCP, &facts.packet);
 	if (facts.packet.kind == PACKET_OTHER)
 		return TCX_NEXT;
 	facts.is_forwarded = ctx->ingress_ifindex != 0;
@@ -147,6 +152,66 @@ int ambit_guard(struct __sk_buff *ctx)
 	if (full && is_tcp(full) && is_under_way(full))
 		return TCX_NEXT;
 	return judge(ctx, sk, full);
+}
+
+/* Of an ordinary frame, without more ado: not UDP. */
+static __always_inline int is_plainly_other(struct __sk_buff *ctx)
+{
+	const __u8 *frame = (const __u8 *)(long)ctx->data;
+	const __u8 *end = (const __u8 *)(long)ctx->data_end;
+	__u8 protocol;
+
+	if (!is_ethernet || frame + ETH_HEADER + 20 > end)
+		return 0;
+	if (frame[12] == ETH_P_IP >> 8 && frame[13] == (ETH_P_IP & 255))
+		protocol = frame[ETH_HEADER + 9];
+	else if (frame[12] == ETH_P_IPV6 >> 8 && frame[13] == (ETH_P_IPV6 & 255))
+		protocol = frame[ETH_HEADER + 6];
+	else
+		return 0;
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
+/* UDP that sk_lookup does not see, since it is for a group or for all. */
+static __noinline int judge_group(struct __sk_buff *ctx)
+{
+	struct datagram_facts facts = {};
+	struct packet packet = {};
+	__u64 cookie = netns_cookie;
+	struct pod *pod;
+	void *table;
+
+	if (is_ethernet)
+		read_frame(ctx, IPPROTO_UDP, &packet);
+	else
+		read_bare(ctx, IPPROTO_UDP, &packet);
+	if (packet.kind != PACKET_UDP && packet.kind != PACKET_UNREADABLE)
+		return TCX_NEXT;
+	facts.local_is_own = is_own_address(cookie, &packet.destination);
+	if (facts.local_is_own)
+		return TCX_NEXT;
+	table = bpf_map_lookup_elem(&ambit_policies, &cookie);
+	/* What hides its protocol from a walk of so many headers is not meant well. */
+	if (table && packet.kind == PACKET_UNREADABLE)
+		facts.verdict = VERDICT_DENY;
+	else if (table)
+		facts.verdict = policy_row(table, 0, packet.destination_port, IPPROTO_UDP);
+	pod = bpf_map_lookup_elem(&ambit_pods, &cookie);
+	if (pod)
+		facts.pod_state = pod->state;
+	if (!refuses_group_datagram(&facts))
+		return TCX_NEXT;
+	count(COUNT_DROP_DATAGRAM_REFUSED);
+	return TCX_DROP;
+}
+
+SEC("tc")
+int ambit_guard_in(struct __sk_buff *ctx)
+{
+	/* The pod's own, given back to itself: no frame from outside is of this kind. */
+	if (is_plainly_other(ctx) || ctx->pkt_type == PACKET_LOOPBACK)
+		return TCX_NEXT;
+	return judge_group(ctx);
 }
 
 char LICENSE[] SEC("license") = "GPL";

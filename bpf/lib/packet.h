@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What a packet that leaves an interface is, as far as TCP is concerned: read from the bytes that
- * the receiver will read, not from what the sender told the kernel about them. */
+/* What a packet at an interface is, as far as one protocol (TCP or UDP) is concerned: read from the
+ * bytes that the receiver will read, not from what the sender told the kernel about them. */
 #pragma once
 
 #include "address.h"
@@ -15,10 +15,12 @@
 
 /* linux/in.h, linux/in6.h */
 #define IPPROTO_HOPOPTS 0
+#define IPPROTO_ICMP 1
 #define IPPROTO_ROUTING 43
 #define IPPROTO_FRAGMENT 44
 #define IPPROTO_AH 51
 #define IPPROTO_DSTOPTS 60
+#define IPPROTO_ICMPV6 58
 #define IPPROTO_MH 135
 #define IPPROTO_HIP 139
 #define IPPROTO_SHIM6 140
@@ -34,14 +36,16 @@
 #define EXTENSIONS 8
 
 enum packet_kind {
-	/* Not TCP. */
+	/* Not the protocol. */
 	PACKET_OTHER,
 	/* TCP, and its header is read. */
 	PACKET_TCP,
-	/* A later fragment of TCP, or of what may be TCP. Without the first it is nothing. */
+	/* A later fragment of the protocol, or of what may be. Without the first it is nothing. */
 	PACKET_FRAGMENT,
 	/* IP that ends before one can tell what it is, or hides it too deep. */
 	PACKET_UNREADABLE,
+	/* UDP, and its ports are read. */
+	PACKET_UDP,
 };
 
 struct packet {
@@ -86,7 +90,20 @@ static __always_inline void read_tcp(struct __sk_buff *skb, struct place at, __u
 	packet->payload = rest == 0 || rest > (header[12] >> 4) * 4u;
 }
 
-static __always_inline void read_v4(struct __sk_buff *skb, struct place at, struct packet *packet)
+static __always_inline void read_udp(struct __sk_buff *skb, struct place at, struct packet *packet)
+{
+	__u8 ports[4];
+
+	if (!load(skb, at, ports, sizeof(ports))) {
+		packet->kind = PACKET_UNREADABLE;
+		return;
+	}
+	packet->kind = PACKET_UDP;
+	packet->destination_port = ports[2] << 8 | ports[3];
+}
+
+static __always_inline void read_v4(struct __sk_buff *skb, struct place at, __u8 wanted,
+				    struct packet *packet)
 {
 	__u32 header[5];
 	const __u8 *bytes = (const __u8 *)header;
@@ -97,7 +114,7 @@ static __always_inline void read_v4(struct __sk_buff *skb, struct place at, stru
 		packet->kind = PACKET_UNREADABLE;
 		return;
 	}
-	if (bytes[9] != IPPROTO_TCP)
+	if (bytes[9] != wanted)
 		return;
 	length = (bytes[0] & 15) * 4;
 	if (length < sizeof(header)) {
@@ -112,7 +129,10 @@ static __always_inline void read_v4(struct __sk_buff *skb, struct place at, stru
 	}
 	total = bytes[2] << 8 | bytes[3];
 	at.offset += length;
-	read_tcp(skb, at, total > length ? total - length : 0, packet);
+	if (wanted == IPPROTO_TCP)
+		read_tcp(skb, at, total > length ? total - length : 0, packet);
+	else
+		read_udp(skb, at, packet);
 }
 
 static __always_inline int is_extension(__u8 protocol)
@@ -123,7 +143,8 @@ static __always_inline int is_extension(__u8 protocol)
 	       protocol == IPPROTO_SHIM6;
 }
 
-static __always_inline void read_v6(struct __sk_buff *skb, struct place at, struct packet *packet)
+static __always_inline void read_v6(struct __sk_buff *skb, struct place at, __u8 wanted,
+				    struct packet *packet)
 {
 	__u32 header[10];
 	const __u8 *bytes = (const __u8 *)header;
@@ -154,7 +175,7 @@ static __always_inline void read_v6(struct __sk_buff *skb, struct place at, stru
 		}
 		if (protocol == IPPROTO_FRAGMENT) {
 			if (extension[2] | (extension[3] & 0xf8)) {
-				if (extension[0] == IPPROTO_TCP || is_extension(extension[0]))
+				if (extension[0] == wanted || is_extension(extension[0]))
 					packet->kind = PACKET_FRAGMENT;
 				return;
 			}
@@ -168,13 +189,15 @@ static __always_inline void read_v6(struct __sk_buff *skb, struct place at, stru
 	}
 	if (is_extension(protocol))
 		packet->kind = PACKET_UNREADABLE;
-	else if (protocol == IPPROTO_TCP)
+	else if (protocol == wanted && wanted == IPPROTO_TCP)
 		read_tcp(skb, at, total > at.offset - start ? total - (at.offset - start) : 0,
 			 packet);
+	else if (protocol == wanted)
+		read_udp(skb, at, packet);
 }
 
 /* An Ethernet frame. A tag of priority (VLAN 0) is no obstacle to a receiver, so none is here. */
-static __always_inline void read_frame(struct __sk_buff *skb, struct packet *packet)
+static __always_inline void read_frame(struct __sk_buff *skb, __u8 wanted, struct packet *packet)
 {
 	struct place at = {.from = BPF_HDR_START_MAC, .offset = ETH_HEADER};
 	__u16 type = 0;
@@ -193,16 +216,16 @@ static __always_inline void read_frame(struct __sk_buff *skb, struct packet *pac
 		at.offset += VLAN_TAG;
 	}
 	if (type == ETH_P_IP)
-		read_v4(skb, at, packet);
+		read_v4(skb, at, wanted, packet);
 	else if (type == ETH_P_IPV6)
-		read_v6(skb, at, packet);
+		read_v6(skb, at, wanted, packet);
 	else if (type == ETH_P_8021Q || type == ETH_P_8021AD)
 		packet->kind = PACKET_UNREADABLE;
 }
 
 /* Of an interface of another kind (a tunnel, say): IP by its version, wherever the kernel has the
  * network header. What is no IP there (ARP of InfiniBand) begins with neither 4 nor 6. */
-static __always_inline void read_bare(struct __sk_buff *skb, struct packet *packet)
+static __always_inline void read_bare(struct __sk_buff *skb, __u8 wanted, struct packet *packet)
 {
 	struct place at = {.from = BPF_HDR_START_NET};
 	__u8 first;
@@ -210,7 +233,7 @@ static __always_inline void read_bare(struct __sk_buff *skb, struct packet *pack
 	if (!load(skb, at, &first, sizeof(first)))
 		packet->kind = PACKET_UNREADABLE;
 	else if (first >> 4 == 4)
-		read_v4(skb, at, packet);
+		read_v4(skb, at, wanted, packet);
 	else if (first >> 4 == 6)
-		read_v6(skb, at, packet);
+		read_v6(skb, at, wanted, packet);
 }

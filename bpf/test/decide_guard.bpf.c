@@ -22,7 +22,8 @@ int test_guard(struct guard_case *input)
 struct datagram_case {
 	struct datagram_facts facts;
 	__u8 refused;
-	__u8 padding[7];
+	__u8 group_refused;
+	__u8 padding[6];
 };
 
 SEC("syscall")
@@ -31,6 +32,7 @@ int test_datagram(struct datagram_case *input)
 	struct datagram_facts facts = input->facts;
 
 	input->refused = refuses_datagram(&facts);
+	input->group_refused = refuses_group_datagram(&facts);
 	return 0;
 }
 
@@ -54,7 +56,7 @@ int test_frame(struct __sk_buff *ctx)
 {
 	struct packet packet = {};
 
-	read_frame(ctx, &packet);
+	read_frame(ctx, IPPROTO_TCP, &packet);
 	keep(&packet);
 	return 0;
 }
@@ -65,7 +67,18 @@ int test_bare(struct __sk_buff *ctx)
 {
 	struct packet packet = {};
 
-	read_bare(ctx, &packet);
+	read_bare(ctx, IPPROTO_TCP, &packet);
+	keep(&packet);
+	return 0;
+}
+
+/* As UDP. */
+SEC("tc")
+int test_datagram_frame(struct __sk_buff *ctx)
+{
+	struct packet packet = {};
+
+	read_frame(ctx, IPPROTO_UDP, &packet);
 	keep(&packet);
 	return 0;
 }

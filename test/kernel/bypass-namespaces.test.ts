@@ -168,9 +168,13 @@ describe('an interface that comes later', () => {
     expect(guards()).toHaveLength(2)
     await hand.must('frame', frame)
     expect(await seen()).toBe(0)
+    // Where UDP is refused, there is one at each entry too.
+    await node.redirect.tables.replacePolicies([[pod.name, { head: 'agent', rows: [], udpRefused: [53] }]])
+    expect(guards()).toHaveLength(4)
+    expect(await node.redirect.guard(pod.name)).toEqual({ guarded: ['eth0', 'eth1'], added: [] })
     ip('-n', pod.name, 'link', 'del', 'eth1')
     expect(await node.redirect.guard(pod.name)).toEqual({ guarded: ['eth0'], added: [] })
-    expect(guards()).toHaveLength(1)
+    expect(guards()).toHaveLength(2)
   })
 
   it('without an Ethernet header is guarded as well', async () => {

@@ -53,6 +53,36 @@ describe('UDP to a port where plaintext is refused', () => {
     for (const { socket } of [other, server]) await app.must('close', { socket })
   })
 
+  it.each([
+    { what: 'to all of the network', family: 4, to: () => pod.v4.replace(/\d+$/, '255') },
+    { what: 'to all', family: 4, to: () => '255.255.255.255' },
+    { what: 'to the group of all', family: 4, to: () => '224.0.0.1' },
+    { what: 'to the IPv6 group of all', family: 6, to: () => 'ff02::1%eth0' },
+  ])('does not arrive by a datagram $what', async ({ family, to }) => {
+    const receiving = async (port: number): Promise<string | undefined> => {
+      const server = await app.must('socket', { udp: true, family, source: port, only: true, timeout: 0.3 })
+      const client = await outside.must('socket', { udp: true, family, broadcast: true, device: 'eth0' })
+      await outside.must('send', { socket: client.socket, data: 'plain', to: to(), port })
+      const { data, error } = await app.call('receive', { socket: server.socket, udp: true })
+      await app.must('close', { socket: server.socket })
+      await outside.must('close', { socket: client.socket })
+      return data ?? error
+    }
+    const before = node.redirect.counters()['dropped.datagram_refused']!
+    expect(await receiving(5301)).toBe('plain')
+    expect(node.redirect.counters()['dropped.datagram_refused']! - before).toBe(0)
+    expect(await receiving(5300)).toBe('ETIMEDOUT')
+    expect(node.redirect.counters()['dropped.datagram_refused']! - before).toBe(1)
+  })
+
+  it('leaves what the pod sends to a group of its own alone', async () => {
+    const server = await app.must('socket', { udp: true, source: 5300 })
+    const client = await app.must('socket', { udp: true, device: 'eth0' })
+    await app.must('send', { socket: client.socket, data: 'own', to: '224.0.0.1', port: 5300 })
+    expect((await app.must('receive', { socket: server.socket, udp: true })).data).toBe('own')
+    for (const { socket } of [server, client]) await app.must('close', { socket })
+  })
+
   it('lets answers to the pod’s own questions through, asked by a socket that is connected to nobody', async () => {
     const resolver = await outside.must('socket', { udp: true, source: 5353 })
     const asking = await app.must('socket', { udp: true })

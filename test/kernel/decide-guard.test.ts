@@ -11,7 +11,7 @@ import { kernelAddress, noteKinds } from '../../agent/node/redirect/notes.ts'
 const objectFile = new URL('../../bpf/build/decide_guard.bpf.o', import.meta.url).pathname
 const [FIN, SYN, RST, ACK] = [1, 2, 4, 16]
 /** enum packet_kind, enum guard_owner */
-const kinds = { other: 0, tcp: 1, fragment: 2, unreadable: 3 }
+const kinds = { other: 0, tcp: 1, fragment: 2, unreadable: 3, udp: 4 }
 const owners = { none: 0, tcp: 1, mini: 2, kernel: 3, other: 4 }
 const nowhere = {
   address: kernelAddress('::'),
@@ -266,6 +266,26 @@ describe('the guard reads', () => {
     )
   })
 
+  it('the port of UDP, where that is asked for', () => {
+    const udp = [1, 2, 0x14, 0xb4, 0, 8, 0, 0]
+    const read = (data: Uint8Array): Packet => {
+      module.programs.test_datagram_frame.testRun({ data })
+      return module.maps.test_packets.get(0)!
+    }
+    const [tail, next] = chain([{ kind: 60, units: 2 }], udp, 17)
+    for (const packet of [
+      v4(udp, { protocol: 17 }),
+      v4(udp, { protocol: 17, options: 3 }),
+      v6(udp, 17),
+      v6(tail, next),
+    ]) {
+      const type = packet[0]! >> 4 === 4 ? 0x0800 : 0x86dd
+      expect(read(bytes(ethernet(type), packet))).toMatchObject({ kind: kinds.udp, destination_port: 5300 })
+    }
+    expect(read(bytes(ethernet(0x0800), v4(tcp(5300, SYN, 0)))).kind).toBe(kinds.other)
+    expect(read(bytes(ethernet(0x0800, [[0x8100, 0]]), v4([1, 2, 3], { protocol: 17 }))).kind).toBe(kinds.unreadable)
+  })
+
   it('nothing else as TCP', () => {
     const other = fc.integer({ min: 0, max: 255 }).filter((one) => ![6, 0, 43, 44, 51, 60, 135, 139, 140].includes(one))
     fc.assert(
@@ -349,7 +369,7 @@ describe('the guard reads', () => {
 })
 
 describe('a datagram that no connected socket takes', () => {
-  const refuse = { remote: '10.1.0.9', local: '10.1.0.5', remote_is_own: 0, verdict: 2, pod_state: 2 }
+  const refuse = { remote: '10.1.0.9', local: '10.1.0.5', remote_is_own: 0, verdict: 2, pod_state: 2, local_is_own: 1 }
   it.each([
     { what: 'from outside to a port that the table refuses', change: {}, refused: 1 },
     { what: 'to a port without a row', change: { verdict: 0 }, refused: 0 },
@@ -362,8 +382,21 @@ describe('a datagram that no connected socket takes', () => {
   ])('$what is refused: $refused', ({ change, refused }) => {
     const { remote, local, ...rest } = { ...refuse, ...change }
     const facts = { ...rest, remote: kernelAddress(remote), local: kernelAddress(local) }
-    const input = encode(DatagramCase, { facts, refused: 9 })
+    const input = encode(DatagramCase, { facts, refused: 9, group_refused: 9 })
     const { context } = module.programs.test_datagram.testRun({ context: input })
     expect(decode(DatagramCase, context).refused).toBe(refused)
+  })
+
+  it.each([
+    { what: 'to all, at a port that the table refuses', change: {}, refused: 1 },
+    { what: 'to all, at another port', change: { verdict: 0 }, refused: 0 },
+    { what: 'to the pod alone, which sk_lookup sees', change: { local_is_own: 1 }, refused: 0 },
+    { what: 'to all while the pod is on its way in or out', change: { pod_state: 1 }, refused: 0 },
+  ])('$what is refused at the entry: $refused', ({ change, refused }) => {
+    const addresses = { remote: kernelAddress('10.1.0.9'), local: kernelAddress('10.1.0.255') }
+    const facts = { ...refuse, local_is_own: 0, ...change, ...addresses }
+    const input = encode(DatagramCase, { facts, refused: 9, group_refused: 9 })
+    const { context } = module.programs.test_datagram.testRun({ context: input })
+    expect(decode(DatagramCase, context).group_refused).toBe(refused)
   })
 })

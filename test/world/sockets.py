@@ -31,6 +31,8 @@ def make(ask):
     sock.settimeout(ask.get("timeout", 3))
     if "device" in ask:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, ask["device"].encode())
+    if ask.get("broadcast"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     # IP_FREEBIND, IPV6_FREEBIND; IP_TRANSPARENT, IPV6_TRANSPARENT: addresses that are not one's own.
     level, options = (socket.IPPROTO_IPV6, (78, 75)) if ask.get("family") == 6 else (socket.IPPROTO_IP, (15, 19))
     for name, option in zip(("freebind", "transparent"), options):

@@ -57,7 +57,8 @@ export async function checkPod(
   }
   checkEntries(programs, pod, repairs)
   await checkLink(pinRoot, pod, repairs)
-  const { added } = guarded ? await guardInterfaces(pinRoot, pod.cookie, pod.netns, false) : { added: [] }
+  const datagrams = pod.refusesDatagrams === true
+  const { added } = guarded ? await guardInterfaces(pinRoot, pod.cookie, pod.netns, { datagrams }) : { added: [] }
   repairs.push(...added.map((): Repair => 'guard'))
   return { repairs, listeners: pod.listeners }
 }

@@ -1,5 +1,6 @@
-// The guard of a pod's interfaces: a copy of bpf/guard.bpf.c at the exit of each but loopback, pinned as `<cookie>-<index>`, so
-// that it outlives the agent and its successor finds it. Must not live here: what the guard lets pass (bpf/lib/decide_guard.h).
+// The guards of a pod's interfaces: copies of bpf/guard.bpf.c at the exit of each but loopback, and at the entry where UDP is
+// refused; pinned as `<cookie>-<index>` and `<cookie>-<index>-ingress`, so that they outlive the agent and its successor finds
+// them. Must not live here: what they let pass (bpf/lib/decide_guard.h, decide_datagram.h).
 import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { BpfError, interfacesIn, openPinnedLink, type Link, type NetworkInterface } from '../../../native/bpf/index.ts'
 import type { GuardReport } from './contract.ts'
@@ -7,6 +8,10 @@ import { loadGuard, type GuardModule } from './programs.ts'
 
 /** linux/if_arp.h: frames begin with an Ethernet header. */
 const ARPHRD_ETHER = 1
+
+/** Where a guard stands, and the program it is. */
+const directions = { egress: 'ambit_guard', ingress: 'ambit_guard_in' } as const
+type Direction = keyof typeof directions
 
 interface GuardPin {
   readonly name: string
@@ -19,7 +24,7 @@ function pins(pinRoot: string, cookie?: bigint): GuardPin[] {
   const folder = `${pinRoot}/guards`
   if (!existsSync(folder)) return []
   return readdirSync(folder).flatMap((name) => {
-    const match = /^(\d+)-(\d+)$/.exec(name)
+    const match = /^(\d+)-(\d+)(?:-ingress)?$/.exec(name)
     if (!match) return []
     const pin = { name, cookie: BigInt(match[1] as string), index: Number(match[2]) }
     return cookie === undefined || pin.cookie === cookie ? [pin] : []
@@ -27,7 +32,8 @@ function pins(pinRoot: string, cookie?: bigint): GuardPin[] {
 }
 
 /**
- * Guards every interface of the namespace but loopback, up or down. `renew`: those that are guarded already get this
+ * Guards every interface of the namespace but loopback, up or down. `datagrams`: at the entry too, for UDP to groups; where a
+ * guard stands there once, it stays, and later interfaces get one as well. `renew`: those that are guarded already get this
  * agent's program in place of an earlier one's; else they are only looked at. What is pinned of interfaces that are gone is
  * removed. Throws BpfError.
  */
@@ -35,26 +41,29 @@ export async function guardInterfaces(
   pinRoot: string,
   cookie: bigint,
   netns: number,
-  renew: boolean,
+  { renew = false, datagrams = false }: { readonly renew?: boolean; readonly datagrams?: boolean } = {},
 ): Promise<GuardReport> {
   const interfaces = interfacesIn(netns).filter(({ loopback }) => !loopback)
   const alive = sweep(pinRoot, cookie)
+  const both = datagrams || [...alive].some((name) => name.endsWith('-ingress'))
+  const wanted: readonly Direction[] = both ? ['egress', 'ingress'] : ['egress']
   const modules = new Map<boolean, GuardModule>()
   const report = { guarded: [] as string[], added: [] as string[] }
   try {
     for (const one of interfaces) {
-      const known = alive.has(one.index)
-      if (known && !renew) {
-        report.guarded.push(one.name)
-        continue
-      }
       const ethernet = one.type === ARPHRD_ETHER
-      const module = modules.get(ethernet) ?? (await loadGuard(pinRoot, cookie, ethernet))
-      modules.set(ethernet, module)
-      if (known) replace(pinOf(pinRoot, cookie, one.index), module)
-      else if (!attach(pinOf(pinRoot, cookie, one.index), module, netns, one)) continue
-      else report.added.push(one.name)
-      report.guarded.push(one.name)
+      const missing = wanted.filter((direction) => renew || !alive.has(pinName(cookie, one.index, direction)))
+      let there = true
+      for (const direction of missing) {
+        const module = modules.get(ethernet) ?? (await loadGuard(pinRoot, cookie, ethernet))
+        modules.set(ethernet, module)
+        const name = pinName(cookie, one.index, direction)
+        const path = `${pinRoot}/guards/${name}`
+        if (alive.has(name)) replace(path, module, direction)
+        else if (!attach(path, module, netns, one, direction)) there = false
+        else if (report.added.at(-1) !== one.name) report.added.push(one.name)
+      }
+      if (there) report.guarded.push(one.name)
     }
     return report
   } finally {
@@ -80,33 +89,39 @@ export function purgeGuards(pinRoot: string, kept: ReadonlySet<bigint>): void {
   }
 }
 
-function pinOf(pinRoot: string, cookie: bigint, index: number): string {
-  return `${pinRoot}/guards/${cookie}-${index}`
+function pinName(cookie: bigint, index: number, direction: Direction): string {
+  return direction === 'egress' ? `${cookie}-${index}` : `${cookie}-${index}-ingress`
 }
 
-/** Removes the pins of interfaces that are gone; the indices of the others. */
-function sweep(pinRoot: string, cookie: bigint): Set<number> {
-  const alive = new Set<number>()
+/** Removes the pins of interfaces that are gone; the names of the others. */
+function sweep(pinRoot: string, cookie: bigint): Set<string> {
+  const alive = new Set<string>()
   for (const { name, index } of pins(pinRoot, cookie)) {
     const path = `${pinRoot}/guards/${name}`
     using link = openPinnedLink(path)
-    if (link.info().target === BigInt(index)) alive.add(index)
+    if (link.info().target === BigInt(index)) alive.add(name)
     else rmSync(path, { force: true })
   }
   return alive
 }
 
-function replace(path: string, module: GuardModule): void {
+function replace(path: string, module: GuardModule, direction: Direction): void {
   using link = openPinnedLink(path)
-  link.update(module.programs.ambit_guard)
+  link.update(module.programs[directions[direction]])
 }
 
 /** False if the interface is gone by now. */
-function attach(path: string, module: GuardModule, netns: number, { name }: NetworkInterface): boolean {
+function attach(
+  path: string,
+  module: GuardModule,
+  netns: number,
+  { name }: NetworkInterface,
+  direction: Direction,
+): boolean {
   let link: Link
   try {
     // Before the programs of others: one of them could say the last word.
-    link = module.programs.ambit_guard.attachInterface(netns, name, { direction: 'egress', order: 'first' })
+    link = module.programs[directions[direction]].attachInterface(netns, name, { direction, order: 'first' })
   } catch (error) {
     if (error instanceof BpfError && error.code === 'ENODEV') return false
     throw error

@@ -10,10 +10,13 @@ const LOOK_EVERY = 256
 export class LeasedTables implements TableWriter {
   readonly #tables: TableWriter
   readonly #lease: Lease
+  readonly #onUdpRefused: (pods: readonly string[]) => Promise<void>
 
-  constructor(tables: TableWriter, lease: Lease) {
+  /** `onUdpRefused`: pods whose table, now in force, refuses UDP to some port. */
+  constructor(tables: TableWriter, lease: Lease, onUdpRefused: (pods: readonly string[]) => Promise<void>) {
     this.#tables = tables
     this.#lease = lease
+    this.#onUdpRefused = onUdpRefused
   }
 
   setAddresses(rows: Iterable<AddressRow>): Promise<void> {
@@ -32,8 +35,16 @@ export class LeasedTables implements TableWriter {
     return this.#tables.deleteServices(this.#whileLeading(keys))
   }
 
-  replacePolicies(tables: Iterable<readonly [pod: string, table: PolicyTable | undefined]>): Promise<void> {
-    return this.#tables.replacePolicies(this.#whileLeading(tables))
+  async replacePolicies(tables: Iterable<readonly [pod: string, table: PolicyTable | undefined]>): Promise<void> {
+    const refusing: string[] = []
+    const noting = function* (rows: typeof tables): typeof tables {
+      for (const row of rows) {
+        if (row[1] !== undefined && row[1].udpRefused.length > 0) refusing.push(row[0])
+        yield row
+      }
+    }
+    await this.#tables.replacePolicies(noting(this.#whileLeading(tables)))
+    if (this.#lease.leads()) await this.#onUdpRefused(refusing)
   }
 
   setDirect(pod: string, direct: boolean): void {

@@ -51,6 +51,8 @@ export interface Enrolled {
   addresses: readonly string[]
   listeners: PodListeners
   refusePlaintext: boolean
+  /** Its policy table has refused UDP to some port. */
+  refusesDatagrams?: boolean
   held: HeldLink
 }
 
@@ -112,7 +114,7 @@ export async function install(
   ambit_pods.set(cookie, { ...entry, state: before?.state ?? states.passing })
   const held = await attachLookup(pinRoot, uid, cookie, netns)
   try {
-    if (guarded) await guardInterfaces(pinRoot, cookie, netns, true)
+    if (guarded) await guardInterfaces(pinRoot, cookie, netns, { renew: true })
   } catch (error) {
     held.link.close()
     throw error

@@ -179,7 +179,8 @@ class KernelRedirect implements NodeRedirect {
     this.#listeners = listeners
     this.#older = older
     this.#onProblem = onProblem
-    this.tables = new LeasedTables(new Tables(programs.maps, (uid) => this.#pods.get(uid)?.cookie), lease)
+    const tables = new Tables(programs.maps, (uid) => this.#pods.get(uid)?.cookie)
+    this.tables = new LeasedTables(tables, lease, (uids) => this.#refuseDatagrams(uids))
     const podOf = (cookie: bigint): string | undefined => this.#names.get(cookie)
     const edges = new Edges(programs.telemetry, podOf, () => performance.now())
     this.telemetry = {
@@ -228,9 +229,9 @@ class KernelRedirect implements NodeRedirect {
 
   guard(uid: string): Promise<GuardReport> {
     return this.#inTurn(async () => {
-      const { cookie, netns } = this.#known(uid)
+      const { cookie, netns, refusesDatagrams = false } = this.#known(uid)
       if (!this.#guards || !this.#lease.leads()) return { guarded: [], added: [] }
-      return guardInterfaces(this.#pinRoot, cookie, netns, false)
+      return guardInterfaces(this.#pinRoot, cookie, netns, { datagrams: refusesDatagrams })
     })
   }
 
@@ -245,6 +246,17 @@ class KernelRedirect implements NodeRedirect {
       return await judgeOpen(judge, held, allowed)
     } finally {
       closeFd(held)
+    }
+  }
+
+  /** sk_lookup refuses what is for the pod alone; what is for a group needs a guard at the entry. */
+  async #refuseDatagrams(uids: readonly string[]): Promise<void> {
+    for (const uid of uids) {
+      const pod = this.#pods.get(uid)
+      if (!pod || pod.refusesDatagrams === true) continue
+      pod.refusesDatagrams = true
+      // What fails here, the next look at the pod tries again.
+      await this.guard(uid).catch((error: unknown) => this.#onProblem(error as Error))
     }
   }
 
@@ -354,7 +366,8 @@ class KernelRedirect implements NodeRedirect {
       const old = this.#pods.get(pod.uid)
       if (old?.cookie === cookie) {
         setAddresses(this.#programs, cookie, pod.addresses)
-        if (this.#guards) await guardInterfaces(this.#pinRoot, cookie, old.netns, false)
+        if (this.#guards)
+          await guardInterfaces(this.#pinRoot, cookie, old.netns, { datagrams: old.refusesDatagrams === true })
         closeFd(netns)
         old.addresses = pod.addresses
         return old.listeners

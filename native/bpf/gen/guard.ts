@@ -140,6 +140,42 @@ export const Pod: Codec<Pod> = {
   },
 }
 
+/** struct policy_key, 16 bytes. */
+export interface PolicyKey {
+  client: bigint
+  port: number
+  protocol: number
+}
+export const PolicyKey: Codec<PolicyKey> = {
+  size: 16,
+  read: (view, at) => ({
+    client: c.u64.read(view, at),
+    port: c.u16.read(view, at + 8),
+    protocol: c.u8.read(view, at + 10),
+  }),
+  write: (view, at, value) => {
+    c.u64.write(view, at, value.client)
+    c.u16.write(view, at + 8, value.port)
+    c.u8.write(view, at + 10, value.protocol)
+  },
+  add: (a, b) => ({ client: a.client + b.client, port: a.port + b.port, protocol: a.protocol + b.protocol }),
+}
+
+/** struct policy_row, 4 bytes. */
+export interface PolicyRow {
+  verdict: number
+}
+export const PolicyRow: Codec<PolicyRow> = {
+  size: 4,
+  read: (view, at) => ({
+    verdict: c.u8.read(view, at),
+  }),
+  write: (view, at, value) => {
+    c.u8.write(view, at, value.verdict)
+  },
+  add: (a, b) => ({ verdict: a.verdict + b.verdict }),
+}
+
 /** enum counter */
 export const Counter = {
   COUNT_REDIRECTED: 0,
@@ -191,13 +227,14 @@ export const Counter = {
 /** Names, types and layout of guard.bpf.o, for openObject. */
 export const guardSchema = {
   name: 'guard',
-  programs: ['ambit_guard'],
+  programs: ['ambit_guard', 'ambit_guard_in'],
   maps: {
     ambit_addresses: { kind: 'hash', key: PodAddress, value: c.u32 },
     ambit_agents: { kind: 'hash', key: c.u64, value: c.u32 },
     ambit_counters: { kind: 'percpu_array', key: c.u32, value: c.u64 },
     ambit_notes: { kind: 'sk_storage', key: c.i32, value: Socket },
     ambit_pods: { kind: 'hash', key: c.u64, value: Pod },
+    ambit_policies: { kind: 'hash_of_maps', key: c.u64, value: c.u32, inner: { kind: 'hash', key: PolicyKey, value: PolicyRow } },
   },
   rodata: {
     is_ethernet: c.u8,
@@ -210,5 +247,7 @@ export const guardSchema = {
     tally: { size: 32, members: { opened_ns: 0, sampled_ns: 8, cookie: 16, running: 24, security: 25, known: 26 } },
     socket: { size: 80, members: { note: 0, tally: 48 } },
     pod: { size: 16, members: { listener_ports: 0, state: 6, refuse_plaintext: 7, flags: 8 } },
+    policy_key: { size: 16, members: { client: 0, port: 8, protocol: 10 } },
+    policy_row: { size: 4, members: { verdict: 0 } },
   },
 } as const satisfies ObjectSchema

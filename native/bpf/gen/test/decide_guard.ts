@@ -212,6 +212,7 @@ export interface DatagramFacts {
   remote_is_own: number
   verdict: number
   pod_state: number
+  local_is_own: number
 }
 export const DatagramFacts: Codec<DatagramFacts> = {
   size: 40,
@@ -221,6 +222,7 @@ export const DatagramFacts: Codec<DatagramFacts> = {
     remote_is_own: c.u8.read(view, at + 32),
     verdict: c.u8.read(view, at + 33),
     pod_state: c.u8.read(view, at + 34),
+    local_is_own: c.u8.read(view, at + 35),
   }),
   write: (view, at, value) => {
     Address.write(view, at, value.remote)
@@ -228,6 +230,7 @@ export const DatagramFacts: Codec<DatagramFacts> = {
     c.u8.write(view, at + 32, value.remote_is_own)
     c.u8.write(view, at + 33, value.verdict)
     c.u8.write(view, at + 34, value.pod_state)
+    c.u8.write(view, at + 35, value.local_is_own)
   },
 }
 
@@ -235,16 +238,19 @@ export const DatagramFacts: Codec<DatagramFacts> = {
 export interface DatagramCase {
   facts: DatagramFacts
   refused: number
+  group_refused: number
 }
 export const DatagramCase: Codec<DatagramCase> = {
   size: 48,
   read: (view, at) => ({
     facts: DatagramFacts.read(view, at),
     refused: c.u8.read(view, at + 40),
+    group_refused: c.u8.read(view, at + 41),
   }),
   write: (view, at, value) => {
     DatagramFacts.write(view, at, value.facts)
     c.u8.write(view, at + 40, value.refused)
+    c.u8.write(view, at + 41, value.group_refused)
   },
 }
 
@@ -316,7 +322,7 @@ export const GuardVerdict = {
 /** Names, types and layout of decide_guard.bpf.o, for openObject. */
 export const decideGuardSchema = {
   name: 'decide_guard',
-  programs: ['test_bare', 'test_datagram', 'test_frame', 'test_guard'],
+  programs: ['test_bare', 'test_datagram', 'test_datagram_frame', 'test_frame', 'test_guard'],
   maps: {
     ambit_addresses: { kind: 'hash', key: PodAddress, value: c.u32 },
     ambit_agents: { kind: 'hash', key: c.u64, value: c.u32 },
@@ -337,8 +343,8 @@ export const decideGuardSchema = {
     policy_key: { size: 16, members: { client: 0, port: 8, protocol: 10 } },
     policy_row: { size: 4, members: { verdict: 0 } },
     packet: { size: 40, members: { source: 0, destination: 16, destination_port: 32, kind: 34, flags: 35, payload: 36 } },
-    datagram_facts: { size: 40, members: { remote: 0, local: 16, remote_is_own: 32, verdict: 33, pod_state: 34 } },
-    datagram_case: { size: 48, members: { facts: 0, refused: 40 } },
+    datagram_facts: { size: 40, members: { remote: 0, local: 16, remote_is_own: 32, verdict: 33, pod_state: 34, local_is_own: 35 } },
+    datagram_case: { size: 48, members: { facts: 0, refused: 40, group_refused: 41 } },
     guard_facts: { size: 104, members: { packet: 0, note: 40, owner: 88, is_agent: 89, is_forwarded: 90, source_is_own: 91, pod_state: 92, cookie: 96 } },
     guard_case: { size: 112, members: { facts: 0, verdict: 104 } },
   },

@@ -30,8 +30,10 @@ export function checkAgentCgroup(cgroup: string, agentCgroupIds: readonly bigint
 /** Path of this process's cgroup, or undefined where it cannot be told. */
 function ownCgroup(): string | undefined {
   const mount = cgroupMount()
-  const full = mount === undefined ? undefined : pathIn(mount, 'self')
-  return full !== undefined && existsSync(full) ? realpathSync(full) : undefined
+  const path = rawPath('self')
+  if (mount === undefined || path === undefined) return undefined
+  const full = join(mount, path)
+  return existsSync(full) ? realpathSync(full) : undefined
 }
 
 /** Where the cgroup2 hierarchy is mounted: not always /sys/fs/cgroup (hybrid hosts have it in a folder below). */
@@ -42,19 +44,37 @@ function cgroupMount(): string | undefined {
     .find(([, , type]) => type === 'cgroup2')?.[1]
 }
 
-function pathIn(mount: string, pid: number | 'self'): string | undefined {
-  const path = /^0::(\/.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))?.[1]
-  return path === undefined ? undefined : join(mount, path)
+/** As the process's own file says it. */
+function rawPath(pid: number | 'self'): string | undefined {
+  return /^0::(\/.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))?.[1]
 }
 
-/** The folder of a process's cgroup. Throws REDIRECT_NO_CGROUP2, or an error of the file system for a process that is gone. */
+/**
+ * The folder of a process's cgroup, which really has the process in it. Throws REDIRECT_NO_CGROUP2, or an error of the file
+ * system for a process that is gone.
+ */
 export function cgroupOf(pid: number): string {
   const mount = cgroupMount()
-  const path = mount === undefined ? undefined : pathIn(mount, pid)
-  if (path !== undefined) return realpathSync(path)
-  throw new AmbitError('REDIRECT_NO_CGROUP2', `Process ${pid} is in no cgroup2 hierarchy that is mounted here.`, {
-    hint: 'Mount it: mount -t cgroup2 none /sys/fs/cgroup/unified.',
-  })
+  const raw = mount === undefined ? undefined : rawPath(pid)
+  if (mount !== undefined && raw !== undefined) {
+    const folder = realpathSync(join(mount, fromRoot(raw)))
+    if (readFileSync(join(folder, 'cgroup.procs'), 'utf8').split('\n').includes(String(pid))) return folder
+  }
+  throw new AmbitError(
+    'REDIRECT_NO_CGROUP2',
+    `The cgroup of process ${pid} is not to be found under the cgroup2 mount.`,
+    {
+      hint: 'Mount the node’s hierarchy; --kubelet-cgroup names the kubelet’s.',
+    },
+  )
+}
+
+/**
+ * Seen from within a cgroup namespace the way to another's cgroup leads up first, as in `/../../system.slice/kubelet.service`:
+ * most often to the root, where the mount begins. Where it does not, nothing is there, or not the process.
+ */
+export function fromRoot(path: string): string {
+  return path.replace(/^(\/\.\.)+/, '') || '/'
 }
 
 /** True if `path` is `folder` or lies in it. */

@@ -10,15 +10,17 @@ import type { KubeletState, Repair } from './checks.ts'
 import { hold, mend, stateOf, type HeldLink } from './held.ts'
 
 export interface KubeletOptions {
-  /** Its process. Default: the process called `kubelet` that root runs in this network namespace, outside the pods' cgroup. */
+  /** Its process. Default: the process called `kubelet` that root runs in the node's network namespace, outside the pods' cgroup. */
   readonly pid?: number
   /** A cgroup that is the kubelet's by the word of who starts the agent, whoever else is in it. */
   readonly cgroup?: string
-  /** Path of the node's network namespace, in which it is looked for by name. Default: this process's. */
+  /** Path of the node's network namespace, in which it is looked for by name. Default: this process's and the first one's. */
   readonly netns?: string
 }
 
 const NAME = 'kubelet'
+/** An agent on the host network is in the node's; one in a pod that sees the node's processes finds it at the first of them. */
+const NODE_NAMESPACES = ['/proc/self/ns/net', '/proc/1/ns/net'] as const
 /** The whole of /proc is searched at every such look while there is none. */
 const SEARCH_EVERY = 6
 /** Parents asked of a process before it counts as foreign. */
@@ -118,7 +120,7 @@ export class Kubelet {
   }
 
   #find(): Found | KubeletState {
-    const { pid, cgroup } = this.#options
+    const { pid, cgroup, netns } = this.#options
     if (cgroup !== undefined) return this.#judged({ cgroup, pid: undefined })
     if (pid !== undefined) return this.#judged({ cgroup: cgroupOf(pid), pid })
     if (this.#pid && startOf(this.#pid.pid) === this.#pid.started) {
@@ -126,10 +128,10 @@ export class Kubelet {
     }
     // Known and gone: it is coming back. Never seen: perhaps there is none.
     if (this.#pid === undefined && this.#looks++ % SEARCH_EVERY !== 0) return this.state
-    const all = kubelets(this.#podsCgroup, this.#options.netns ?? '/proc/self/ns/net')
+    const all = kubelets(this.#podsCgroup, netns === undefined ? NODE_NAMESPACES : [netns])
     const [only, second] = all
     if (only === undefined) {
-      return { state: 'missing', cgroup: '', detail: `No process called ${NAME} is in this network namespace.` }
+      return { state: 'missing', cgroup: '', detail: `No process called ${NAME} is in the node’s network namespace.` }
     }
     if (second !== undefined) {
       const detail = `Processes ${all.join(', ')} are called ${NAME}: --kubelet-pid says which one is.`
@@ -167,9 +169,9 @@ export function checkKubelet({ pid, cgroup }: KubeletOptions): void {
   }
 }
 
-/** Processes of root called kubelet in this network namespace, but for those of pods, who may call theirs what they like. */
-function kubelets(podsCgroup: string, netns: string): number[] {
-  const { ino } = statSync(netns)
+/** Processes of root called kubelet in the node's network namespace, but for those of pods, who may call theirs what they like. */
+function kubelets(podsCgroup: string, namespaces: readonly string[]): number[] {
+  const inodes = namespaces.map((path) => statSync(path).ino)
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
@@ -178,7 +180,7 @@ function kubelets(podsCgroup: string, netns: string): number[] {
         return (
           commandOf(pid) === NAME &&
           statSync(`/proc/${pid}`).uid === 0 &&
-          statSync(`/proc/${pid}/ns/net`).ino === ino &&
+          inodes.includes(statSync(`/proc/${pid}/ns/net`).ino) &&
           !isWithin(podsCgroup, cgroupOf(pid))
         )
       } catch {

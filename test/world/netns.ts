@@ -119,7 +119,7 @@ export class World {
     const number = worlds++
     this.id = `${PREFIX}-${process.pid}-${number}`
     // Isolated from everything else, so that worlds may share a subnet; unique anyway, to read captures by.
-    this.#subnet = (process.pid + number) % 250
+    this.#subnet = 1 + ((process.pid + number) % 250)
     this.cgroup = `${cgroupRoot()}/${this.id}/node`
     this.agentCgroup = `${this.cgroup}/agent`
     mkdirSync(this.agentCgroup, { recursive: true })

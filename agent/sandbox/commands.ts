@@ -7,16 +7,20 @@ import { tmpdir } from 'node:os'
 import { AmbitError, messageOf } from '../base/errors.ts'
 import { checkName, ownerOf, sweep } from './claim.ts'
 import { homeOf } from './layout.ts'
-import { askSandbox, serveLocalApi } from './local-api.ts'
+import type { KubeStatus } from './kube/cluster.ts'
+import { describeCluster, serveCluster } from './kube/commands.ts'
+import { askSandbox } from './local-api.ts'
 import { printLogs } from './logs.ts'
 import { pathsOf } from './programs.ts'
 import { AMBIT, Sandbox, type SandboxOptions, type Status } from './sandbox.ts'
+import { serve, type Served } from './serve.ts'
 
 export interface UpFlags {
   readonly name: string
   readonly nodes: number
   readonly detach: boolean
   readonly mesh: boolean
+  readonly kubernetes: boolean
   readonly timeout: number
 }
 
@@ -28,59 +32,24 @@ export function optionsOf(dir: string, flags: UpFlags): SandboxOptions {
   return { dir, name: flags.name, nodes: flags.nodes, mesh: flags.mesh, tell: say, readyMs: flags.timeout * 1000 }
 }
 
-/** A sandbox with its local API, and the promise that it was told to end. */
-export interface Served {
-  readonly sandbox: Sandbox
-  /** Resolves with the exit code once it was told to end and everything is removed. */
-  readonly ended: Promise<number>
-  /** Tells it to end. */
-  stop(): void
+/** Brings a sandbox up in this process, until it is told to end. */
+export function serveSandbox(options: SandboxOptions): Promise<Served<Sandbox>> {
+  return serve(
+    (stopped) => Sandbox.up(options, stopped),
+    (sandbox, ask) => {
+      const pod = sandbox.find(ask.pod ?? '')
+      const command = pod.exec(ask.command ?? [], ask.container, ask.terminal)
+      if (!command)
+        throw new AmbitError('SANDBOX_POD_NOT_RUNNING', `${pod.namespace}/${pod.name} has no running container`, {
+          hint: `See 'ambit sandbox logs ${pod.name}'.`,
+        })
+      return command
+    },
+  )
 }
 
-/** Brings a sandbox up in this process; Ctrl-C, SIGTERM, SIGHUP and `sandbox down` end it, also while it comes up. */
-export async function serveSandbox(options: SandboxOptions): Promise<Served> {
-  const told = Promise.withResolvers<void>()
-  const stop = (): void => told.resolve()
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
-  for (const signal of signals) process.on(signal, stop)
-  let early = false
-  void told.promise.then(() => (early = true))
-  const starting = Sandbox.up(options, told.promise)
-  const sandbox = await starting
-  const server = await serveLocalApi(sandbox.paths.socket, async (ask) => {
-    switch (ask.op) {
-      case 'status':
-        return sandbox.status()
-      case 'ready':
-        return sandbox.ready
-      case 'exec': {
-        const pod = sandbox.find(ask.pod ?? '')
-        const command = pod.exec(ask.command ?? [], ask.container, ask.terminal)
-        if (!command)
-          throw new AmbitError('SANDBOX_POD_NOT_RUNNING', `${pod.namespace}/${pod.name} has no running container`, {
-            hint: `See 'ambit sandbox logs ${pod.name}'.`,
-          })
-        return command
-      }
-      case 'down':
-        stop()
-        return true
-      default:
-        throw new AmbitError('SANDBOX_UNKNOWN_OP', `there is no operation '${String(ask.op)}'`)
-    }
-  })
-  const ended = told.promise.then(async () => {
-    server.close()
-    const left = await sandbox.down()
-    for (const signal of signals) process.off(signal, stop)
-    for (const one of left) process.stderr.write(`ambit sandbox: not removed: ${one}\n`)
-    return left.length === 0 ? 0 : 1
-  })
-  if (early) await ended
-  return { sandbox, ended, stop }
-}
-
-export function describeStatus(status: Status): string[] {
+export function describeStatus(status: Status | KubeStatus): string[] {
+  if ('kubeconfig' in status) return describeCluster(status)
   const lines = status.nodes.map((node) => `${node.name}: agent ${node.agentPid ?? 'not running'}, ${node.metricsUrl}`)
   const width = Math.max(0, ...status.pods.map((pod) => pod.namespace.length + pod.name.length + 1))
   for (const pod of status.pods)
@@ -90,18 +59,25 @@ export function describeStatus(status: Status): string[] {
   return lines
 }
 
-export async function up(dir: string, flags: UpFlags): Promise<number> {
+export async function up(dir: string | undefined, flags: UpFlags): Promise<number> {
+  if (dir === undefined && !flags.kubernetes)
+    throw new AmbitError('SANDBOX_NO_FOLDER', 'a sandbox needs a folder of Kubernetes YAML', {
+      hint: 'ambit sandbox up deploy/examples/shop, or with --kubernetes an empty cluster.',
+    })
   if (flags.detach) return detach(dir, flags)
-  const { sandbox, ended } = await serveSandbox(optionsOf(dir, flags))
+  const { sandbox, ended } = flags.kubernetes
+    ? await serveCluster(dir, flags)
+    : await serveSandbox(optionsOf(dir ?? '', flags))
   if (!sandbox.ended) {
     for (const line of describeStatus(await sandbox.status())) say(line)
-    say(`ready: '${flags.name}' follows ${sandbox.options.dir}. Ctrl-C ends it.`)
+    const what = flags.kubernetes ? 'runs' : `follows ${dir}`
+    say(`ready: '${flags.name}' ${what}. Ctrl-C ends it.`)
   }
   return ended
 }
 
 /** Starts `up` as a process of its own and returns when it is ready. */
-async function detach(dir: string, flags: UpFlags): Promise<number> {
+async function detach(dir: string | undefined, flags: UpFlags): Promise<number> {
   checkName(flags.name)
   const output = join(tmpdir(), `ambit-sandbox-${flags.name}-${process.pid}.log`)
   const fd = openSync(output, 'w', 0o600)
@@ -110,7 +86,7 @@ async function detach(dir: string, flags: UpFlags): Promise<number> {
     [
       'sandbox',
       'up',
-      dir,
+      ...(dir === undefined ? [] : [dir]),
       '--name',
       flags.name,
       '--nodes',
@@ -118,6 +94,7 @@ async function detach(dir: string, flags: UpFlags): Promise<number> {
       '--timeout',
       String(flags.timeout),
       ...(flags.mesh ? [] : ['--no-mesh']),
+      ...(flags.kubernetes ? ['--kubernetes'] : []),
     ],
     { stdio: ['ignore', fd, fd], detached: true },
   )
@@ -125,13 +102,21 @@ async function detach(dir: string, flags: UpFlags): Promise<number> {
   const exited = once(child, 'exit') as Promise<[number | null]>
   let code: number | null | undefined
   void exited.then(([value]) => (code = value))
+  let shown = 0
+  // As it comes: to build a Kubernetes takes a quarter of an hour.
+  const show = (): void => {
+    const text = readFileSync(output)
+    process.stdout.write(text.subarray(shown))
+    shown = text.length
+  }
   try {
     while (code === undefined) {
+      show()
       const ready = await askSandbox(flags.name, { op: 'ready' }, 5_000).catch(() => false)
       if (ready === true && ownerOf(flags.name) === child.pid) break
       await new Promise((resolve) => setTimeout(resolve, 100))
     }
-    process.stdout.write(readFileSync(output))
+    show()
   } finally {
     rmSync(output, { force: true })
   }
@@ -142,7 +127,7 @@ async function detach(dir: string, flags: UpFlags): Promise<number> {
 }
 
 export async function status(name: string, output: string): Promise<number> {
-  const found = (await askSandbox(name, { op: 'status' })) as Status
+  const found = (await askSandbox(name, { op: 'status' })) as Status | KubeStatus
   if (output === 'json') say(JSON.stringify(found, null, 2))
   else for (const line of describeStatus(found)) say(line)
   return 0

@@ -25,14 +25,19 @@ function program(exit: (code: number) => void): Command {
   const name = ['--name <name>', 'which sandbox (or AMBIT_SANDBOX)', DEFAULT_NAME] as const
 
   sandbox
-    .command('up <dir>')
+    .command('up [dir]')
     .description(
-      'Starts a sandbox with the Deployments, Pods, Services and mesh resources in a folder, and follows it.',
+      'Starts a sandbox with the Deployments, Pods, Services and mesh resources in a folder, and follows it; or a real Kubernetes.',
     )
     .option(...name)
     .option('--nodes <n>', 'how many nodes', whole(1, 32), 2)
     .option('--detach', 'return when it is ready, leave it running', false)
     .option('--no-mesh', 'the same pods and services without control, agents and waypoints')
+    .option(
+      '--kubernetes',
+      'a real cluster instead: API server, kubelets, containerd; the folder is applied once',
+      false,
+    )
     .option('--timeout <s>', 'how long it may take to become ready', whole(1, 3600), 60)
     .addHelpText(
       'after',
@@ -40,10 +45,14 @@ function program(exit: (code: number) => void): Command {
 Images: a file images.yaml in the folder maps an image to a command; an image that is not there runs 'ambit app echo'.
 Editing, adding and removing YAML takes effect at once.
 
+With --kubernetes nothing of Ambit runs until you install it, and the folder may be left out. The programs of Kubernetes are
+built the first time: a quarter of an hour, 4 GB; later it starts in less than a minute. It prints KUBECONFIG.
+
 Example:
-  ambit sandbox up deploy/examples/shop --detach`,
+  ambit sandbox up deploy/examples/shop --detach
+  ambit sandbox up --kubernetes --name k8s --detach`,
     )
-    .action(async (dir: string, flags: UpFlags) => {
+    .action(async (dir: string | undefined, flags: UpFlags) => {
       const { up } = await import('./commands.ts')
       exit(await up(dir, flags))
     })

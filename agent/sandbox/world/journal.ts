@@ -1,11 +1,11 @@
 // What a sandbox made outside its own folder, written down before it is made, so that whoever comes after a crash can
 // remove exactly that and nothing else. Must not live here: making things.
 import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { killCgroup, removeCgroup } from './cgroup.ts'
 import { NETNS_ROOT, run } from './run.ts'
 
-export type Made = 'cgroup' | 'netns' | 'link' | 'pins' | 'netns-root' | 'bpffs'
+export type Made = 'cgroup' | 'netns' | 'link' | 'pins' | 'folder' | 'netns-root' | 'bpffs'
 
 interface Entry {
   readonly kind: Made
@@ -20,12 +20,13 @@ const OURS: Readonly<Record<Made, RegExp>> = {
   netns: /^ambit-\d+-[a-z0-9.-]+$/,
   link: /^ambit\d+$/,
   pins: /^\/sys\/fs\/bpf\/ambit-\d+(\/.*)?$/,
+  folder: /^\/var\/lib\/ambit\/sandbox\/[a-z0-9-]+$/,
   'netns-root': /^\/run\/netns$/,
   bpffs: /^\/sys\/fs\/bpf$/,
 }
 
 /** The order of removal: processes first, then what they held. */
-const ORDER: readonly Made[] = ['cgroup', 'link', 'netns', 'pins', 'netns-root', 'bpffs']
+const ORDER: readonly Made[] = ['cgroup', 'link', 'netns', 'pins', 'folder', 'netns-root', 'bpffs']
 
 export class Journal {
   readonly #file: string
@@ -83,6 +84,11 @@ async function remove({ kind, name }: Entry): Promise<void> {
       return
     case 'pins':
       rmSync(name, { recursive: true, force: true })
+      return
+    case 'folder':
+      rmSync(name, { recursive: true, force: true })
+      // The folders above it are ours too, when nobody else is in them.
+      await run('rmdir', ['--ignore-fail-on-non-empty', '-p', dirname(name)]).catch(() => undefined)
       return
     case 'bpffs':
       // Only when nobody else has come to use it.

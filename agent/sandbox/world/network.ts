@@ -14,8 +14,8 @@ async function makeNetns(journal: Journal, name: string): Promise<void> {
   await run('ip', ['netns', 'add', name])
 }
 
-/** Builds fabric and nodes. Everything made is in the journal before it is made. */
-export async function buildNetwork(layout: Layout, journal: Journal): Promise<void> {
+/** Builds fabric and nodes; `bridges`: with a bridge for the pods that this sandbox plugs in itself. Everything made is in the journal before it is made. */
+export async function buildNetwork(layout: Layout, journal: Journal, bridges = true): Promise<void> {
   if (!existsSync(NETNS_ROOT)) journal.record('netns-root', NETNS_ROOT)
   await makeNetns(journal, layout.fabricNetns)
   await sysctl(QUIET, layout.fabricNetns)
@@ -37,7 +37,7 @@ export async function buildNetwork(layout: Layout, journal: Journal): Promise<vo
     `link set ${layout.hostLink} up`,
   ])
   await ip(['link set host master fabric up'], layout.fabricNetns)
-  for (const node of layout.nodes) await buildNode(layout, node, journal)
+  for (const node of layout.nodes) await buildNode(layout, node, journal, bridges)
   await ip(
     layout.nodes.flatMap((node) => routesTo(node, node.address4, node.address6)),
     layout.fabricNetns,
@@ -56,7 +56,7 @@ function routesTo(node: NodeLayout, via4: string, via6: string): string[] {
   return [`route add ${node.podCidr4} via ${via4}`, `route add ${node.podCidr6} via ${via6}`]
 }
 
-async function buildNode(layout: Layout, node: NodeLayout, journal: Journal): Promise<void> {
+async function buildNode(layout: Layout, node: NodeLayout, journal: Journal, bridges: boolean): Promise<void> {
   await makeNetns(journal, node.netns)
   await sysctl(
     {
@@ -85,10 +85,14 @@ async function buildNode(layout: Layout, node: NodeLayout, journal: Journal): Pr
       `addr add ${node.address4}/24 dev eth0`,
       `addr add ${node.address6}/64 dev eth0 nodad`,
       'link set eth0 up',
-      `link add pods address ${bridgeMac(node)} mtu ${MTU} type bridge forward_delay 0 stp_state 0`,
-      `addr add ${node.gateway4}/24 dev pods`,
-      `addr add ${node.gateway6}/64 dev pods nodad`,
-      'link set pods up',
+      ...(bridges
+        ? [
+            `link add pods address ${bridgeMac(node)} mtu ${MTU} type bridge forward_delay 0 stp_state 0`,
+            `addr add ${node.gateway4}/24 dev pods`,
+            `addr add ${node.gateway6}/64 dev pods nodad`,
+            'link set pods up',
+          ]
+        : []),
       ...layout.nodes
         .filter((other) => other !== node)
         .flatMap((other) => routesTo(other, other.address4, other.address6)),

@@ -1,0 +1,65 @@
+// Real Kubernetes clusters for tests, and what one may leave behind. Must not live here: expectations.
+import { existsSync, readFileSync, readdirSync } from 'node:fs'
+import { KubeSandbox } from '../../agent/sandbox/kube/cluster.ts'
+import { hierarchiesOf } from '../../agent/sandbox/kube/cgroups.ts'
+import { DISK_ROOT } from '../../agent/sandbox/kube/layout.ts'
+import { run, type Ran } from './sandbox.ts'
+
+/** A machine where nothing was built yet builds for a quarter of an hour, longer when it is busy; `npm test` did it before. */
+export const BUILD_MS = 45 * 60_000
+
+/** Says what is waited for: without it a cold machine looks stuck. */
+export function tell(line: string): void {
+  process.stdout.write(`  ${line}\n`)
+}
+
+export interface Cluster {
+  readonly sandbox: KubeSandbox
+  kubectl(args: readonly string[], input?: string): Promise<Ran>
+  close(): Promise<string[]>
+}
+
+/** A cluster in this process; without nodes it is a control plane alone, which starts in a third of the time. */
+export async function openCluster(name: string, nodes: number): Promise<Cluster> {
+  const sandbox = await KubeSandbox.up({ name, nodes, tell, readyMs: 120_000 })
+  return {
+    sandbox,
+    kubectl: (args, input) => kubectl(sandbox.kubectl, sandbox.layout.kubeconfig, args, input),
+    close: () => sandbox.down(),
+  }
+}
+
+export function kubectl(program: string, kubeconfig: string, args: readonly string[], input?: string): Promise<Ran> {
+  return run([program, `--kubeconfig=${kubeconfig}`, ...args], input === undefined ? {} : { input })
+}
+
+/** Everything on the machine that a cluster of this name and number could leave; others may run beside the test. */
+export async function tracesOf(name: string, id: number): Promise<string[]> {
+  const tag = `ambit-${id}`
+  const links = (await run(['ip', '-o', 'link'])).out.split('\n').filter((line) => line.includes(`: ambit${id}@`))
+  const spaces = existsSync('/run/netns') ? readdirSync('/run/netns').filter((one) => one.startsWith(`${tag}-`)) : []
+  const mounts = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(`${tag}-`) || line.includes(`/${name}/`))
+  const folders = [
+    ...hierarchiesOf().map((one) => `${one.path}/${tag}`),
+    `${DISK_ROOT}/${name}`,
+    `/run/ambit/${name}`,
+  ].filter((path) => existsSync(path))
+  const rules = (await run(['nft', 'list', 'tables'])).out.split('\n').filter((line) => line.includes('kube-proxy'))
+  return [...links, ...spaces, ...mounts, ...folders, ...rules, ...processesOf(name)]
+}
+
+/** Processes that have to do with the cluster by their command line or their root. */
+export function processesOf(name: string): string[] {
+  const found: string[] = []
+  for (const pid of readdirSync('/proc').filter((one) => /^\d+$/.test(one)))
+    try {
+      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim()
+      const mounts = readFileSync(`/proc/${pid}/mounts`, 'utf8')
+      if (mounts.includes(`${DISK_ROOT}/${name}/`) || command.includes(`/run/ambit/${name}/`)) found.push(command)
+    } catch {
+      // It ended in between.
+    }
+  return found
+}

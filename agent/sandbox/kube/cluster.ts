@@ -154,7 +154,7 @@ export class KubeSandbox {
       options.tell(`API server ready after ${seconds(began)} s`)
       // They give up at once when it is not there.
       for (const controller of controllers) controller.start()
-      await this.#applyOwn()
+      if (this.nodes.length > 0) await this.#applyOwn()
     }
     await Promise.all([
       apiReady(),
@@ -166,7 +166,7 @@ export class KubeSandbox {
     if (this.#ended) return
     await this.#untilReady()
     if (this.#ended) return
-    options.tell(`${nodesText(this.nodes.length)} and DNS ready after ${seconds(began)} s`)
+    options.tell(`${readyText(this.nodes.length)} ready after ${seconds(began)} s`)
     if (options.dir) await this.apply(options.dir)
     this.#ready = true
     this.log.info('ready')
@@ -275,6 +275,7 @@ function seconds(since: number): string {
   return ((performance.now() - since) / 1000).toFixed(1)
 }
 
-function nodesText(count: number): string {
-  return count === 1 ? '1 node' : `${count} nodes`
+function readyText(nodes: number): string {
+  if (nodes === 0) return 'control plane'
+  return nodes === 1 ? '1 node and DNS' : `${nodes} nodes and DNS`
 }

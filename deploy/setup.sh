@@ -81,6 +81,7 @@ agent/bin/node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 2
 	fail "Node 24 or newer is needed and the pinned one is missing for $(uname -m)." "npm ci, or install Node 26"
 
 native/build.sh || fail "the native addon did not build" "native/build.sh"
+native/cni/build.sh || fail "the CNI plugin did not build" "native/cni/build.sh"
 native/holder/build.sh || fail "the holder did not build" "native/holder/build.sh"
 bpf/build.sh || fail "the BPF programs did not build" "bpf/build.sh"
 

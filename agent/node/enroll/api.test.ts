@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs'
+import { rmSync, statSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { ManualClock } from '../../base/clock.ts'
 import { silentLog } from '../../base/log.ts'
 import { MAX_LINE, openApi } from './api.ts'
+import type { MeshState } from '../../mesh/state.ts'
 import type { Enrollment } from './contract.ts'
 import { startEnrollment } from './enrollment.ts'
 import { Books, Folder, shopMesh } from './testing.ts'
@@ -38,14 +39,16 @@ describe('the local API', () => {
   let enrollment: Enrollment
   let path: string
   let client: Client
+  let state: MeshState | undefined
 
   beforeEach(async () => {
     folder = new Folder()
+    state = shopMesh()
     path = join(folder.path, 'run/agent.sock')
     enrollment = await startEnrollment({
       node: 'one',
       redirect: new Books(),
-      view: shopMesh,
+      view: () => state,
       socketPath: path,
       stateDir: join(folder.path, 'state'),
       log: silentLog,
@@ -75,6 +78,34 @@ describe('the local API', () => {
     expect(await client.ask({ op: 'del', uid: pod.uid })).toEqual({ ok: true, removed: true })
     expect(await client.ask({ op: 'del', uid: pod.uid })).toEqual({ ok: true, removed: false })
     expect(await client.ask({ op: 'check', uid: pod.uid })).toMatchObject({ ok: false, code: 'ENROLL_UNKNOWN_POD' })
+  })
+
+  it('tells sandboxes of one pod apart', async () => {
+    const pod = folder.pod('web')
+    const { uid } = pod
+    expect(await client.ask({ op: 'add', ...pod, sandbox: 'second' })).toMatchObject({ ok: true, enrolled: true })
+    // The runtime cleans up after the first, which failed.
+    expect(await client.ask({ op: 'del', uid, sandbox: 'first' })).toEqual({ ok: true, removed: false })
+    expect(await client.ask({ op: 'check', uid, sandbox: 'first' })).toMatchObject({ code: 'ENROLL_UNKNOWN_POD' })
+    expect(await client.ask({ op: 'check', uid, sandbox: 'second' })).toMatchObject({ ok: true, enrolled: true })
+    expect(await client.ask({ op: 'del', uid, sandbox: 5 })).toMatchObject({ code: 'ENROLL_BAD_REQUEST' })
+    expect(await client.ask({ op: 'del', uid, sandbox: 'second' })).toEqual({ ok: true, removed: true })
+    expect(await client.ask({ op: 'del', uid, sandbox: 'second' })).toEqual({ ok: true, removed: false })
+  })
+
+  it('says that it is there, and whether there is a state', async () => {
+    expect(await client.ask({ op: 'status' })).toEqual({ ok: true, ready: true })
+    state = undefined
+    expect(await client.ask({ op: 'status' })).toEqual({ ok: true, ready: false })
+  })
+
+  it('forgets what is gone when asked to look', async () => {
+    const pod = folder.pod('web')
+    await client.ask({ op: 'add', ...pod })
+    rmSync(pod.netns)
+    expect(await client.ask({ op: 'sweep' })).toEqual({ ok: true })
+    await enrollment.settled()
+    expect(await client.ask({ op: 'list' })).toEqual({ ok: true, pods: [] })
   })
 
   it('says that a pod stays out', async () => {

@@ -16,7 +16,7 @@ const MAX_CONNECTIONS = 64
 const MAX_SOCKET_PATH = 107
 
 /** What the API drives. */
-export type ApiTarget = Pick<Enrollment, 'add' | 'del' | 'list' | 'status'>
+export type ApiTarget = Pick<Enrollment, 'add' | 'del' | 'list' | 'status' | 'ready' | 'changed'>
 
 export interface Api {
   close(): Promise<void>
@@ -132,17 +132,23 @@ async function perform(line: string, target: ApiTarget): Promise<object> {
     case 'add':
       return describe(await target.add(parsePod(request)))
     case 'del':
-      return { removed: await target.del(uidOf(request)) }
+      return { removed: await target.del(uidOf(request), sandboxOf(request)) }
     case 'list':
       return { pods: target.list().map(describe) }
     case 'check': {
       const status = target.status(uidOf(request))
-      if (status) return describe(status)
+      const sandbox = sandboxOf(request)
+      if (status && (sandbox === undefined || status.pod.sandbox === sandbox)) return describe(status)
       throw new AmbitError('ENROLL_UNKNOWN_POD', `No pod ${uidOf(request)} is registered on this node.`)
     }
+    case 'status':
+      return { ready: target.ready() }
+    case 'sweep':
+      target.changed()
+      return {}
     default:
       throw new AmbitError('ENROLL_UNKNOWN_OP', `There is no operation ${JSON.stringify(request['op'])}.`, {
-        hint: 'Use add, del, list or check.',
+        hint: 'Use add, del, list, check, status or sweep.',
       })
   }
 }
@@ -160,6 +166,13 @@ function parse(line: string): Record<string, unknown> {
 function uidOf(request: Record<string, unknown>): string {
   if (typeof request['uid'] === 'string') return request['uid']
   throw new AmbitError('ENROLL_BAD_REQUEST', `'uid' must be text.`)
+}
+
+/** The sandbox a request is about; undefined if it is about the pod whichever it has. */
+function sandboxOf(request: Record<string, unknown>): string | undefined {
+  const sandbox = request['sandbox']
+  if (sandbox === undefined || typeof sandbox === 'string') return sandbox
+  throw new AmbitError('ENROLL_BAD_REQUEST', `'sandbox' must be text.`)
 }
 
 function describe({ pod, phase, reason }: PodStatus): object {

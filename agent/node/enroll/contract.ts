@@ -9,6 +9,11 @@ import type { PodHandle, PodListeners, Redirect } from '../redirect/contract.ts'
 export interface RegisteredPod extends PodHandle {
   readonly namespace: string
   readonly name: string
+  /**
+   * The container that holds its namespaces, where a CNI plugin told of it: a pod whose sandbox failed gets another one, and
+   * what is said of the former must not end the latter's capture.
+   */
+  readonly sandbox?: string
 }
 
 /**
@@ -57,8 +62,13 @@ export interface Enrollment {
   changed(): void
   /** Registers a pod; resolves once it is captured or known to stay out. Throws AmbitError ENROLL_*. */
   add(pod: RegisteredPod): Promise<PodStatus>
-  /** Forgets a pod and takes it out of the mesh. False if it was not registered. */
-  del(uid: string): Promise<boolean>
+  /**
+   * Forgets a pod and takes it out of the mesh. False if it was not registered; with `sandbox`, also if it was not registered
+   * with that one, and then nothing is changed.
+   */
+  del(uid: string, sandbox?: string): Promise<boolean>
+  /** True once there is a state to decide by. Throws ENROLL_SUPERSEDED. */
+  ready(): boolean
   status(uid: string): PodStatus | undefined
   list(): readonly PodStatus[]
   /** Resolves when no reconcile is running or due at once (failed pods wait for their backoff). */

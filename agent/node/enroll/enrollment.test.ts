@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from 'node:fs'
+import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { ManualClock } from '../../base/clock.ts'
@@ -83,6 +83,33 @@ describe('enrolment', () => {
     expect(told).toEqual(['+web 1001'])
     expect(await enrollment.add(pod)).toMatchObject({ phase: 'captured' })
     expect(books.log).toEqual(['enroll uid-web'])
+  })
+
+  it('leaves a pod as it is when told of it again by another path to its namespace', async () => {
+    const enrollment = await start()
+    const pod = { ...folder.pod('web'), sandbox: 'c1' }
+    await enrollment.add(pod)
+    const other = join(folder.path, 'elsewhere')
+    linkSync(pod.netns, other)
+    const { sandbox: _, ...told } = { ...pod, netns: other }
+    expect(await enrollment.add(told)).toMatchObject({ phase: 'captured', pod })
+    expect(books.log).toEqual(['enroll uid-web'])
+    // Also for the agent after this one.
+    expect(JSON.parse(readFileSync(join(folder.path, 'state/pods.json'), 'utf8'))).toMatchObject({ pods: [pod] })
+  })
+
+  it('keeps the capture of a new sandbox when the former is cleaned up', async () => {
+    const enrollment = await start()
+    const [first, second] = [folder.pod('web'), { ...folder.pod('web-2'), uid: 'uid-web', name: 'web' }]
+    await enrollment.add({ ...first, sandbox: 'c1' })
+    await enrollment.add({ ...second, sandbox: 'c2' })
+    expect(await enrollment.del('uid-web', 'c1')).toBe(false)
+    expect(enrollment.status('uid-web')).toMatchObject({ phase: 'captured', pod: { netns: second.netns } })
+    expect(books.inKernel.get('uid-web')).toMatchObject({ netns: second.netns })
+    // What an earlier agent left in the kernel is not this sandbox's to release either.
+    books.inKernel.set('uid-left', first)
+    expect(await enrollment.del('uid-left', 'c1')).toBe(false)
+    expect(books.inKernel.has('uid-left')).toBe(true)
   })
 
   it('answers for a pod that stays out without touching the kernel', async () => {

@@ -78,10 +78,13 @@ class Driver implements Enrollment {
       })
     }
     const known = this.#registry.pods.get(pod.uid)
-    if (!known || !samePod(known, pod) || !this.#registry.alive(known)) {
+    const alive = known !== undefined && this.#registry.alive(known)
+    // Told again by someone who has another path to the same namespace and knows nothing of sandboxes, it stays as it is.
+    const told = alive && this.#registry.hasNamespaceOf(pod) ? { ...known, ...pod, netns: known.netns } : pod
+    if (!alive || !samePod(known, told) || known.sandbox !== told.sandbox) {
       // The same path may be another namespace by now: what was captured there is captured no more.
-      if (known && !this.#registry.alive(known)) await this.del(pod.uid)
-      this.#registry.add(pod)
+      if (known && !alive) await this.del(pod.uid)
+      this.#registry.add(told)
     }
     this.#forgive(pod.uid)
     this.changed()
@@ -100,8 +103,14 @@ class Driver implements Enrollment {
     )
   }
 
-  async del(uid: string): Promise<boolean> {
+  ready(): boolean {
     this.#mustLead()
+    return this.#options.view() !== undefined
+  }
+
+  async del(uid: string, sandbox?: string): Promise<boolean> {
+    this.#mustLead()
+    if (sandbox !== undefined && this.#registry.pods.get(uid)?.sandbox !== sandbox) return false
     const known = this.#registry.remove(uid)
     if (!known && !this.#captured.has(uid) && !this.#options.redirect.enrolled().includes(uid)) return false
     this.#released.add(uid)

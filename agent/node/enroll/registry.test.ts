@@ -62,6 +62,7 @@ describe('what is told of a pod', () => {
   it('comes out in canonical form, without what was not asked for', () => {
     const pod = parsePod({ ...good, op: 'add', addresses: ['::ffff:10.0.0.1', 'FD00:0::1'] })
     expect(pod).toEqual({ ...good, addresses: ['10.0.0.1', 'fd00::1'] })
+    expect(parsePod({ ...good, sandbox: 'c0ffee' })).toEqual({ ...good, sandbox: 'c0ffee' })
   })
 
   it.each([
@@ -71,6 +72,9 @@ describe('what is told of a pod', () => {
     ['uid', 5],
     ['namespace', 'Shop'],
     ['name', '../etc'],
+    ['sandbox', ''],
+    ['sandbox', '../x'],
+    ['sandbox', 5],
     ['netns', 'relative'],
     ['netns', '/a\0b'],
     ['addresses', []],

@@ -9,6 +9,8 @@ import type { RegisteredPod } from './contract.ts'
 /** As many as the kernel's table of pods holds (bpf/lib/pods.h). */
 export const MAX_PODS = 4096
 const MAX_ADDRESSES = 16
+/** Ids of containers, as the specification of CNI has them (CNI_CONTAINERID). */
+const SANDBOX = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,255}$/
 const UID = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/
 /** Names of Kubernetes objects: DNS subdomains (RFC 1123). */
 const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/
@@ -45,7 +47,9 @@ export function parsePod(value: unknown): RegisteredPod {
     if (canonical === undefined) throw new AmbitError('ENROLL_BAD_REQUEST', `'addresses[${i}]' must be an IP address.`)
     return canonical
   })
-  return { uid, namespace, name, netns, addresses }
+  const pod = { uid, namespace, name, netns, addresses }
+  if (from['sandbox'] === undefined) return pod
+  return { ...pod, sandbox: text('sandbox', (t) => SANDBOX.test(t), 'the id of a container') }
 }
 
 /** Device and inode of a network namespace, or undefined if there is nothing at the path. */
@@ -93,6 +97,12 @@ export class Registry {
   /** True while the pod's namespace is the one it was registered with. */
   alive(pod: RegisteredPod): boolean {
     return netnsIdOf(pod.netns) === this.#entries.get(pod.uid)?.netnsId
+  }
+
+  /** True if the pod is registered with the namespace that `pod` names, by whatever path. */
+  hasNamespaceOf(pod: RegisteredPod): boolean {
+    const known = this.#entries.get(pod.uid)
+    return known !== undefined && known.netnsId === netnsIdOf(pod.netns)
   }
 
   /** Adds or replaces. On disk when this returns. Throws ENROLL_NO_NAMESPACE, ENROLL_FULL, ENROLL_REGISTRY. */

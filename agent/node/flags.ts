@@ -1,5 +1,7 @@
 // The flags of `ambit agent`. Must not live here: what they start (main.ts).
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { MAX_SOCKET_PATH } from './enroll/api.ts'
+import { defaultExemptNamespaces } from './enroll/wanted.ts'
 
 export interface AgentFlags {
   readonly node: string
@@ -17,6 +19,10 @@ export interface AgentFlags {
   readonly admin: string
   readonly kubeletPid?: number
   readonly kubeletCgroup?: string
+  readonly exemptNamespaces: readonly string[]
+  readonly cniConfDir?: string
+  readonly cniBinDir?: string
+  readonly cniSocket?: string
 }
 
 const EXAMPLE = `
@@ -25,8 +31,10 @@ Example:
     --root-cert /var/run/ambit/root-cert.pem --token-file /var/run/secrets/tokens/ambit-token \\
     --cgroup /sys/fs/cgroup/kubepods.slice --pin-root /sys/fs/bpf/ambit/node1 \\
     --holder /run/ambit/holder.sock \\
+    --cni-conf-dir /etc/cni/net.d --cni-bin-dir /opt/cni/bin \\
     --socket /run/ambit/agent.sock --state-dir /var/lib/ambit/agent --admin unix:/run/ambit/admin.sock
-  ambit agent --uninstall --pin-root /sys/fs/bpf/ambit/node1 --holder /run/ambit/holder.sock
+  ambit agent --uninstall --pin-root /sys/fs/bpf/ambit/node1 --holder /run/ambit/holder.sock \\
+    --cni-conf-dir /etc/cni/net.d --cni-bin-dir /opt/cni/bin
 
 Environment:
   AMBIT_LOG_LEVEL       trace, debug, info (default), warn, error
@@ -60,17 +68,41 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
   command.option('--admin <address>', 'state and log level: loopback HOST:PORT, or unix:PATH', '127.0.0.1:15000')
   command.option('--kubelet-pid <pid>', 'the process whose probes pass (default: the one called kubelet)', parsePid)
   command.option('--kubelet-cgroup <path>', 'the cgroup whose probes pass, whoever is in it')
-  command
-    .option('--uninstall', 'remove everything from the kernel and the holder, and end (--pin-root, --holder)', false)
-    .addHelpText('after', EXAMPLE)
-    .exitOverride()
+  command.option(
+    '--exempt-namespaces <names>',
+    "namespaces whose pods are never captured: the mesh's own and the cluster's",
+    parseNamespaces,
+    defaultExemptNamespaces,
+  )
+  command.option('--cni-conf-dir <path>', 'where the runtime has its networks, as in /etc/cni/net.d (default: no CNI)')
+  command.option('--cni-bin-dir <path>', 'where it looks for plugins, as in /opt/cni/bin; goes with --cni-conf-dir')
+  command.option('--cni-socket <path>', '--socket as the runtime sees it (default: the same)', parseSocket)
+  const takesOff = 'remove everything from the kernel, the holder and CNI, and end (--pin-root, --holder, --cni-*)'
+  command.option('--uninstall', takesOff, false)
+  command.addHelpText('after', EXAMPLE).exitOverride()
   try {
     command.parse([...argv], { from: 'user' })
+    const { cniConfDir, cniBinDir } = command.opts<AgentFlags>()
+    if ((cniConfDir === undefined) !== (cniBinDir === undefined)) {
+      command.error('error: --cni-conf-dir and --cni-bin-dir go together')
+    }
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode
     throw error
   }
   return command.opts<AgentFlags>()
+}
+
+/** What the plugin could not read in its entry would let no pod start. */
+function parseNamespaces(text: string): string[] {
+  const names = text.split(',').map((name) => name.trim())
+  if (names.every((name) => /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(name))) return names
+  throw new InvalidArgumentError('They must be names of namespaces, separated by commas.')
+}
+
+function parseSocket(path: string): string {
+  if (path.startsWith('/') && Buffer.byteLength(path) <= MAX_SOCKET_PATH) return path
+  throw new InvalidArgumentError(`It must be an absolute path of at most ${MAX_SOCKET_PATH} bytes.`)
 }
 
 function parsePid(text: string): number {

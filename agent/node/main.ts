@@ -1,6 +1,6 @@
 // The `ambit agent` program: puts the parts together and takes them apart again. Must not live here: what the parts do.
 import { mkdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { systemClock } from '../base/clock.ts'
 import { envInteger, envString } from '../base/env.ts'
 import { AmbitError, messageOf } from '../base/errors.ts'
@@ -17,6 +17,8 @@ import { TcpMetrics } from '../telemetry/istio.ts'
 import { Readiness } from '../telemetry/readiness.ts'
 import { connectControl } from '../wire/connect-control.ts'
 import { agentKinds } from '../wire/contract.ts'
+import { CniKeeper, removeFromConflist } from './cni/keeper.ts'
+import { cniMetrics } from './cni/metrics.ts'
 import type { Enrollment } from './enroll/contract.ts'
 import { startEnrollment } from './enroll/enrollment.ts'
 import { parseFlags, type AgentFlags } from './flags.ts'
@@ -89,8 +91,13 @@ export async function main(argv: string[]): Promise<number> {
   return clean ? 0 : 1
 }
 
-async function uninstall({ pinRoot, holder }: AgentFlags, log: Logger): Promise<number> {
+async function uninstall({ pinRoot, holder, cniConfDir, cniBinDir }: AgentFlags, log: Logger): Promise<number> {
   try {
+    // Before the rest: no pod may start that waits for an agent.
+    if (cniConfDir !== undefined && cniBinDir !== undefined) {
+      const files = await removeFromConflist({ confDir: cniConfDir, binDir: cniBinDir })
+      log.info({ files }, 'the CNI plugin was removed')
+    }
     const removed = await uninstallNode(pinRoot, holder)
     log.info({ ...removed }, 'everything was removed: pods of this node talk plainly')
     return 0
@@ -245,6 +252,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     stateDir: flags.stateDir,
     log: log.child({ room: 'enroll' }),
     clock,
+    exemptNamespaces: flags.exemptNamespaces,
     leads: () => redirect.leads(),
     async onEnrolled(pod, listeners) {
       await running.addPod(pod, listeners)
@@ -274,6 +282,21 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   lifecycle.onStop('succession', () => succession.close())
   lifecycle.onStop('not ready any more', () => readiness.drain())
   void enrolled.settled().then(() => podsEnrolled.done())
+
+  if (flags.cniConfDir !== undefined && flags.cniBinDir !== undefined) {
+    // Now that there is somebody to ask.
+    const keeper = new CniKeeper({
+      confDir: flags.cniConfDir,
+      binDir: flags.cniBinDir,
+      entry: { socket: flags.cniSocket ?? resolve(flags.socket), exemptNamespaces: flags.exemptNamespaces },
+      leads: () => redirect.leads(),
+      clock,
+      log: log.child({ room: 'cni' }),
+    })
+    lifecycle.onStop('CNI', () => keeper.close())
+    cniMetrics(metrics, keeper)
+    await keeper.start()
+  }
 
   const ends = new Ends({
     node: flags.node,

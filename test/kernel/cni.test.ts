@@ -1,6 +1,8 @@
 // The CNI plugin where it stands: chained behind Debian's bridge and host-local in a conflist, an agent's real enrolment behind
 // its socket, the kernel half in place, real connections from the first moment a pod can run.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -209,3 +211,123 @@ describe('a pod that a runtime starts', () => {
     expect(node.redirect.enrolled()).toEqual([])
   })
 })
+
+describe('the program that keeps the plugin chained', () => {
+  let node: TestNode
+  let folder: string
+  let runtime: Runtime
+  const at = (path: string): string => join(folder, path)
+  const cni = (): string[] => ['--cni-conf-dir', at('net.d'), '--cni-bin-dir', at('bin')]
+
+  beforeEach(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'ambit-cni-'))
+    mkdirSync(at('net.d'))
+    mkdirSync(at('bin'))
+    node = await TestNode.open()
+    runtime = new Runtime(node.world, at('net.d'), ['/usr/lib/cni', at('bin')])
+    const ranges = [[{ subnet: '10.88.7.0/24' }]]
+    const ipam = { type: 'host-local', dataDir: at('host-local'), ranges }
+    const conf = { cniVersion: '1.0.0', name: 'node', type: 'bridge', bridge: 'cni0', isGateway: true, ipam }
+    writeFileSync(at('net.d/10-node.conf'), JSON.stringify(conf))
+    pluginProgram('release')
+  })
+  afterEach(async () => {
+    await node.close()
+    rmSync(folder, { recursive: true, force: true })
+  })
+
+  const run = (namespace: string): Promise<Sandbox> => runtime.run({ namespace, name: 'web', uid: 'uid-web' })
+  const types = (): string[] => runtime.list.plugins.map(({ type }) => type)
+
+  it('is there before the first pod, stays when it ends, and leaves when it is uninstalled', async () => {
+    const agent = new AgentProgram(node, folder, cni())
+    try {
+      await agent.says('agent started')
+      expect(types()).toEqual(['bridge', 'ambit-cni'])
+      expect(await agent.metric('ambit_cni_chained')).toBe(1)
+      // It never had a state.
+      await expect(run('shop')).rejects.toMatchObject({
+        type: 'ambit-cni',
+        message: expect.stringContaining('no state'),
+      })
+      await runtime.stop(await run('kube-system'))
+      expect(await agent.end()).toBe(0)
+    } finally {
+      agent.kill()
+    }
+    expect(types()).toEqual(['bridge', 'ambit-cni'])
+    await expect(run('shop')).rejects.toMatchObject({ type: 'ambit-cni' })
+    execFileSync('agent/bin/ambit', ['agent', '--uninstall', '--pin-root', node.world.bpffs, ...cni()])
+    expect(readdirSync(at('net.d'))).toEqual(['10-node.conf'])
+    expect(readdirSync(at('bin'))).toEqual([])
+    await runtime.stop(await run('shop'))
+  })
+})
+
+/** `ambit agent` of a node, without a control plane. */
+class AgentProgram {
+  readonly #process: ChildProcess
+  readonly #ended: Promise<unknown>
+  readonly #admin: string
+  #log = ''
+
+  constructor(node: TestNode, folder: string, more: readonly string[]) {
+    this.#admin = join(folder, 'admin.sock')
+    writeFileSync(join(folder, 'token'), 'x')
+    execFileSync(
+      'openssl',
+      `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /O=mesh -keyout ${folder}/key -out ${folder}/root`.split(
+        ' ',
+      ),
+      { stdio: 'ignore' },
+    )
+    const flags = {
+      node: 'one',
+      control: '127.0.0.1:1',
+      'root-cert': join(folder, 'root'),
+      'token-file': join(folder, 'token'),
+      cgroup: node.world.cgroup,
+      'pin-root': node.world.bpffs,
+      socket: join(folder, 'agent.sock'),
+      'state-dir': join(folder, 'state'),
+      metrics: '127.0.0.1:0',
+      ready: '127.0.0.1:0',
+      admin: `unix:${this.#admin}`,
+    }
+    const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value])
+    const script = 'echo 0 > "$1/cgroup.procs" && shift && exec "$@"'
+    const command = [node.world.agentCgroup, 'agent/bin/ambit', 'agent', ...args, ...more]
+    this.#process = spawn('sh', ['-c', script, 'sh', ...command], { stdio: ['ignore', 'pipe', 'pipe'] })
+    this.#ended = once(this.#process, 'close')
+    for (const stream of [this.#process.stdout!, this.#process.stderr!]) {
+      stream.on('data', (chunk: Buffer) => (this.#log += chunk.toString()))
+    }
+  }
+
+  async says(text: string): Promise<void> {
+    const end = performance.now() + 60_000
+    while (!this.#log.includes(text)) {
+      if (performance.now() > end || this.#process.exitCode !== null) {
+        throw new Error(`the agent never said '${text}': ${this.#log}`)
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  }
+
+  async metric(name: string): Promise<number> {
+    const text = execFileSync('curl', ['-sS', '--unix-socket', this.#admin, 'http://agent/metrics'], {
+      encoding: 'utf8',
+    })
+    return Number(new RegExp(`^${name} (.*)$`, 'm').exec(text)?.[1])
+  }
+
+  async end(): Promise<number | null> {
+    this.#process.kill('SIGTERM')
+    await this.#ended
+    return this.#process.exitCode
+  }
+
+  kill(): void {
+    this.#process.kill('SIGKILL')
+  }
+}

@@ -13,7 +13,7 @@ export const MAX_LINE = 65_536
 /** Open connections; further ones are closed at once. */
 const MAX_CONNECTIONS = 64
 /** sun_path holds 108 bytes with its end. */
-const MAX_SOCKET_PATH = 107
+export const MAX_SOCKET_PATH = 107
 
 /** What the API drives. */
 export type ApiTarget = Pick<Enrollment, 'add' | 'del' | 'list' | 'status' | 'ready' | 'changed'>

@@ -18,11 +18,12 @@ WORKDIR /src
 COPY agent/bin/node agent/bin/node
 COPY binding.gyp binding.gyp
 COPY native/build.sh native/build.sh
+COPY native/cni native/cni
 COPY native/holder native/holder
 COPY native/bpf/src native/bpf/src
 COPY native/io/src native/io/src
 COPY bpf bpf
-RUN native/build.sh && native/holder/build.sh && bpf/build.sh
+RUN native/build.sh && native/cni/build.sh && native/holder/build.sh && bpf/build.sh
 
 # What is shipped.
 FROM debian:bookworm-slim AS image
@@ -32,6 +33,7 @@ WORKDIR /opt/ambit
 COPY --from=packages /src/node_modules node_modules
 COPY --from=build /src/build/Release/ambit_bpf.node /src/build/Release/ambit_io.node build/Release/
 COPY --from=build /src/bpf/build/*.bpf.o bpf/build/
+COPY --from=build /src/build/cni/ambit-cni build/cni/
 COPY --from=build /src/build/holder/ambit-holder build/holder/
 COPY package.json LICENSE ./
 COPY native/bpf/*.ts native/bpf/

@@ -88,6 +88,11 @@ describe('the local API', () => {
     expect(await client.ask({ op: 'del', uid, sandbox: 'first' })).toEqual({ ok: true, removed: false })
     expect(await client.ask({ op: 'check', uid, sandbox: 'first' })).toMatchObject({ code: 'ENROLL_UNKNOWN_POD' })
     expect(await client.ask({ op: 'check', uid, sandbox: 'second' })).toMatchObject({ ok: true, enrolled: true })
+    const found = folder.pod('found')
+    await client.ask({ op: 'add', ...found })
+    expect(await client.ask({ op: 'check', uid: found.uid, sandbox: 'any' })).toMatchObject({ ok: true })
+    // Its end is not believed, and seen when its namespace goes.
+    expect(await client.ask({ op: 'del', uid: found.uid, sandbox: 'any' })).toEqual({ ok: true, removed: false })
     expect(await client.ask({ op: 'del', uid, sandbox: 5 })).toMatchObject({ code: 'ENROLL_BAD_REQUEST' })
     expect(await client.ask({ op: 'del', uid, sandbox: 'second' })).toEqual({ ok: true, removed: true })
     expect(await client.ask({ op: 'del', uid, sandbox: 'second' })).toEqual({ ok: true, removed: false })

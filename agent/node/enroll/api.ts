@@ -138,7 +138,9 @@ async function perform(line: string, target: ApiTarget): Promise<object> {
     case 'check': {
       const status = target.status(uidOf(request))
       const sandbox = sandboxOf(request)
-      if (status && (sandbox === undefined || status.pod.sandbox === sandbox)) return describe(status)
+      // Of a pod that was found, not told of, the sandbox is not known.
+      const known = status?.pod.sandbox ?? sandbox
+      if (status && (sandbox === undefined || known === sandbox)) return describe(status)
       throw new AmbitError('ENROLL_UNKNOWN_POD', `No pod ${uidOf(request)} is registered on this node.`)
     }
     case 'status':

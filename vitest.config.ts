@@ -1,5 +1,6 @@
-// Two projects: `unit` runs beside the code and needs nothing; `system` needs root and a kernel (test/ and
+// Three projects: `unit` runs beside the code and needs nothing; `system` needs root and a kernel (test/ and
 // *.kernel.test.ts), runs one file at a time because its tests share the kernel and the two cores.
+// `kubernetes` (npm run test:kubernetes) brings a real cluster up, whose programs take a quarter of an hour to build once.
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
@@ -22,11 +23,21 @@ export default defineConfig({
       {
         test: {
           name: 'system',
-          include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,native,conformance,fuzz,kube,hostile,soak}/**/*.test.ts'],
+          include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,native,conformance,fuzz,hostile,soak}/**/*.test.ts'],
           exclude: ['**/node_modules/**'],
           fileParallelism: false,
           // Real kernel, real processes, a machine that others may load: one second chance, and the closing line tells of each.
           retry: 1,
+          testTimeout: 120_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: 'kubernetes',
+          include: ['test/kube/**/*.test.ts'],
+          exclude: ['**/node_modules/**'],
+          fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },

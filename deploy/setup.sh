@@ -4,7 +4,7 @@
 # do it names, with the command that would.
 #   deploy/setup.sh                what `npm start` needs
 #   deploy/setup.sh --kubernetes   and what `ambit sandbox up --kubernetes` runs (built once, a quarter of an hour)
-#   deploy/setup.sh --test         and what the tests need: that too
+#   deploy/setup.sh --test         and what the tests need
 #   deploy/setup.sh --bench        and the programs the bench compares with
 set -eu
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
@@ -24,7 +24,7 @@ kubernetes="containerd runc containernetworking-plugins busybox-static openssl"
 command -v go >/dev/null 2>&1 || kubernetes="$kubernetes python3-pip"
 case "${1:-}" in
 --kubernetes) packages="$packages $kubernetes" ;;
---test) packages="$packages curl netcat-openbsd jq openssl libssl-dev $kubernetes" ;;
+--test) packages="$packages containernetworking-plugins curl netcat-openbsd jq openssl libssl-dev" ;;
 --bench) packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy python3-pip" ;;
 '') ;;
 *) fail "unknown option '$1'" "deploy/setup.sh [--kubernetes|--test|--bench]" ;;
@@ -87,7 +87,7 @@ bpf/build.sh || fail "the BPF programs did not build" "bpf/build.sh"
 
 # Before any test that measures time, since it takes both processors for long.
 case "${1:-}" in
---kubernetes | --test)
+--kubernetes)
 	programs=$(deploy/kubernetes/build.sh) || fail "the programs of Kubernetes did not build" "deploy/kubernetes/build.sh"
 	deploy/kubernetes/images/images.sh "$programs" >/dev/null || fail "the images for Kubernetes were not made" "deploy/kubernetes/images/images.sh $programs"
 	;;

@@ -105,7 +105,7 @@ describe('a waypoint that has too much', () => {
     const opened: ClientHttp2Session[] = []
     while ((await program.metric('ambit_waypoint_overloaded')) === 0 && opened.length < 6_000) {
       const more = Array.from({ length: 50 }, () =>
-        Promise.race([stage.session().catch(() => undefined), pause(2_000).then(() => undefined)]),
+        Promise.race([stage.session().catch(() => undefined), pause(500).then(() => undefined)]),
       )
       for (const session of await Promise.all(more)) if (session) opened.push(session)
     }

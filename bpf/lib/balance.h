@@ -16,9 +16,9 @@ static __always_inline struct backend *backend_at(const struct service_key *key,
 	return bpf_map_lookup_elem(&ambit_backends, &slot);
 }
 
-/* True if an endpoint is still one of the service's. Looks at no more slots than a session is
- * worth: beyond them the choice is kept, and the endpoint's own entry says whether it can be
- * reached. */
+/* True if an endpoint is still one of the service's. No more slots are looked at than this: one
+ * beyond them may be gone or not ready any more, so a session of it begins anew when the list
+ * changes. */
 #define AFFINITY_CHECKED 64
 
 static __always_inline int is_backend(const struct service_key *key, const struct service *service,
@@ -34,7 +34,7 @@ static __always_inline int is_backend(const struct service_key *key, const struc
 		    address_equal(&backend->address, &wanted->address))
 			return 1;
 	}
-	return 1;
+	return 0;
 }
 
 /* Writes the choice; 0 if there is none. */

@@ -79,8 +79,7 @@ enum counter {
 	COUNT_DROP_GUARD_UNREADABLE,
 	/* guard: TCP where the namespace has the program but no entry in pods */
 	COUNT_DROP_GUARD_UNKNOWN,
-	/* connect: the agent's own, to prove that a pod's way is in order; later it counts as any
-	 */
+	/* connect: the agent's own, to prove that a pod's way is in order */
 	COUNT_CANARY,
 	/* sockops, sk_lookup: no room for another edge, it is counted on the one for all others */
 	COUNT_EDGES_FULL,

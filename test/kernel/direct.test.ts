@@ -253,6 +253,13 @@ describe('a direct connection', () => {
     const next = await dial()
     expect(next).not.toBe(kept)
     for (let i = 0; i < 10; i++) expect(await dial()).toBe(next)
+    // Also where the list is longer than what is searched: what is not found in it is not kept.
+    const [last] = backends.filter(({ port }) => port !== next)
+    await services(
+      3600,
+      Array.from({ length: 70 }, () => last!),
+    )
+    expect(await dial()).toBe(last!.port)
     for (const { socket } of listeners) await served.must('close', { socket })
   })
 

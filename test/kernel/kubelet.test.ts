@@ -95,7 +95,7 @@ describe('the kubelet of a node', () => {
     flows.close()
   })
 
-  it('is judged as anybody where the pod judges plaintext: others reach the agent, it the app', async () => {
+  it('reaches the app where the pod judges plaintext, and others reach the agent', async () => {
     const kubelet = startKubelet()
     await kubelet.must('listen', { source: 1 })
     await restart(byName())

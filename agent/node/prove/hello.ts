@@ -21,7 +21,7 @@ function extension(type: number, body: readonly number[]): number[] {
   return [...u16(type), ...sized(body)]
 }
 
-/** One TLS record with a ClientHello for `serverName`, which is ASCII. It offers one suite and one group, as any server of the mesh takes. */
+/** One TLS record with a ClientHello for `serverName`, which is ASCII. It offers the one suite and the one group that every server of the mesh takes. */
 export function clientHello(serverName: string): Uint8Array {
   const random = [...randomFillSync(new Uint8Array(64))]
   const name = [...Buffer.from(serverName, 'ascii')]

@@ -27,6 +27,15 @@ export function checkAgentCgroup(cgroup: string, agentCgroupIds: readonly bigint
   })
 }
 
+/** Id of the cgroup this process is in: what exempts its sockets from capture. Throws REDIRECT_NO_CGROUP2. */
+export function ownCgroupId(): bigint {
+  const mount = cgroupMount()
+  if (mount !== undefined) return cgroupId(join(mount, rawPath('self') ?? '/'))
+  throw new AmbitError('REDIRECT_NO_CGROUP2', 'No cgroup2 hierarchy is mounted.', {
+    hint: 'Mount it: mount -t cgroup2 none /sys/fs/cgroup/unified.',
+  })
+}
+
 /** Path of this process's cgroup, or undefined where it cannot be told. */
 function ownCgroup(): string | undefined {
   const mount = cgroupMount()

@@ -1,27 +1,21 @@
-// Descriptor helpers of native/bpf that the agent's main needs: this folder is the only one that may import it.
-import { readFileSync } from 'node:fs'
-import { cgroupId, dupFd } from '../../../native/bpf/index.ts'
-import { AmbitError } from '../../base/errors.ts'
+// Descriptor helpers of native/bpf: this folder is the only one of the agent that may import it. Must not live here: which
+// descriptors there are.
+import { BpfError, closeFd, dupFd } from '../../../native/bpf/index.ts'
+import type { PodListeners } from './contract.ts'
 
 /** dup(2), close-on-exec: for a transport that listens on descriptors it does not own. */
 export const duplicate: (fd: number) => number = dupFd
 
-/** Where the cgroup2 hierarchy is mounted: not always /sys/fs/cgroup (hybrid hosts have it in a folder below). */
-function cgroup2Mount(): string {
-  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
-    const [left = '', right = ''] = line.split(' - ')
-    if (right.startsWith('cgroup2 ')) return left.split(' ')[4] ?? ''
-  }
-  throw new AmbitError('REDIRECT_NO_CGROUP2', 'No cgroup2 hierarchy is mounted.', {
-    hint: 'Mount it: mount -t cgroup2 none /sys/fs/cgroup/unified.',
-  })
+export function closeListeners({ outbound, hbone, plaintext, older }: PodListeners): void {
+  for (const fd of [outbound, hbone, plaintext]) closeQuietly(fd)
+  if (older) closeListeners(older)
 }
 
-/** Id of the cgroup this process is in: what exempts its sockets from capture. Throws REDIRECT_NO_CGROUP2. */
-export function ownCgroupId(): bigint {
-  const line = readFileSync('/proc/self/cgroup', 'utf8')
-    .split('\n')
-    .find((one) => one.startsWith('0::'))
-  const path = line?.slice('0::'.length) ?? '/'
-  return cgroupId(`${cgroup2Mount()}${path === '/' ? '' : path}`)
+/** On ways out, where a descriptor may be closed already and nothing is to be done about it. */
+export function closeQuietly(fd: number): void {
+  try {
+    closeFd(fd)
+  } catch (error) {
+    if (!(error instanceof BpfError)) throw error
+  }
 }

@@ -83,12 +83,6 @@ export class Listeners {
     await this.#try((holder) => holder.dropAll(`v${schema}/`))
   }
 
-  /** Nothing of any schema is kept any more. */
-  async forgetAll(): Promise<void> {
-    this.#kept.clear()
-    await this.#try((holder) => holder.dropAll(''))
-  }
-
   /** Puts again what the holder lost, as one that was started anew has. */
   async look(): Promise<void> {
     if (!this.#options.leads()) return

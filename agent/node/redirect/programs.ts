@@ -176,11 +176,6 @@ export function podPins(pinRoot: string): string[] {
   return existsSync(folder) ? readdirSync(folder) : []
 }
 
-/** Removes every pin; links without another holder are detached by it. */
-export function removePins(pinRoot: string): void {
-  rmSync(pinRoot, { recursive: true, force: true })
-}
-
 function attach(program: Program, cgroup: string, id: bigint, pin: string, order: CgroupOrder): Link {
   if (existsSync(pin)) {
     const adopted = openPinnedLink(pin)

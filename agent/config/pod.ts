@@ -33,6 +33,8 @@ export const podSpec = z.looseObject({
 })
 export type PodSpec = z.infer<typeof podSpec>
 
+const containerStates = z.array(z.looseObject({ containerID: z.string().optional() })).optional()
+
 const podSchema = z.strictObject({
   spec: podSpec,
   status: z
@@ -41,6 +43,9 @@ const podSchema = z.strictObject({
       podIP: z.string().optional(),
       podIPs: z.array(z.looseObject({ ip: z.string() })).optional(),
       hostIP: z.string().optional(),
+      containerStatuses: containerStates,
+      initContainerStatuses: containerStates,
+      ephemeralContainerStatuses: containerStates,
       conditions: z.array(z.looseObject({ type: z.string(), status: z.string() })).optional(),
     })
     .optional(),
@@ -135,6 +140,22 @@ export function isReady(resource: Resource<PodBody>): boolean {
 export function hasEnded(resource: Resource<PodBody>): boolean {
   const phase = resource.body.status?.phase
   return phase === 'Succeeded' || phase === 'Failed'
+}
+
+/** What the kubelet calls it: a static pod is known to the API by a mirror, which has another uid. */
+export function kubeletUid(resource: Resource<PodBody>): string {
+  return resource.metadata.annotations['kubernetes.io/config.hash'] ?? resource.metadata.uid
+}
+
+/** Ids of its containers, as `containerd://ID` has them behind the runtime's name, in order, so that equal pods give equal lists. */
+export function containerIds(resource: Resource<PodBody>): readonly string[] {
+  const { status } = resource.body
+  const states = [
+    ...(status?.initContainerStatuses ?? []),
+    ...(status?.containerStatuses ?? []),
+    ...(status?.ephemeralContainerStatuses ?? []),
+  ]
+  return states.flatMap(({ containerID = '' }) => /^[a-z0-9.-]+:\/\/(.+)$/.exec(containerID)?.[1] ?? []).sort()
 }
 
 /** The container port of that name, TCP. */

@@ -5,6 +5,7 @@ import { toUpstreams } from './destination-rule-upstreams.ts'
 import { toHttpRoutes } from './http-route-routes.ts'
 import { meshLabel } from './labels.ts'
 import { namespace } from './core-kinds.ts'
+import { toNodePods } from './node-pods.ts'
 import { sortProblems } from './problem.ts'
 import { toSecurity } from './security.ts'
 import type { Resource } from './resource.ts'
@@ -32,6 +33,7 @@ export function translate(set: ResourceSet): Translation {
   return {
     settings: context.settings,
     workloads: security.workloads,
+    pods: toNodePods(context, use),
     services: [...context.services.values()],
     policies: security.policies,
     peerAuthentications: security.peerAuthentications,

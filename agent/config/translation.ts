@@ -1,6 +1,7 @@
 // What a set of resources says, in the domain's words: the hand-over from config to control, sandbox and CLI.
 // Must not live here: how it is computed (translate.ts and each kind's file).
 import type { PeerAuthentication } from '../mesh/peer-authentication.ts'
+import type { NodePod } from '../mesh/pod.ts'
 import type { Policy } from '../mesh/policy.ts'
 import type { Route } from '../mesh/route.ts'
 import type { Service } from '../mesh/service.ts'
@@ -28,6 +29,8 @@ export interface WaypointGateway {
 export interface Translation {
   readonly settings: MeshSettings
   readonly workloads: readonly Workload[]
+  /** Each for the agent of its node only. */
+  readonly pods: readonly NodePod[]
   readonly services: readonly Service[]
   /**
    * AuthorizationPolicies whole (L7 attributes too), the synthetic STRICT policies of PeerAuthentications (referenced

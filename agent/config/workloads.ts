@@ -4,7 +4,8 @@ import type { GatewayRef, Locality, Workload } from '../mesh/workload.ts'
 import type { Context } from './context.ts'
 import { node } from './core-kinds.ts'
 import { findEndpoints, type BareEndpoint, type PortMap } from './endpoints.ts'
-import { EXEMPT_NAMESPACES, hasSidecar, meshLabel, SAME_NODE } from './labels.ts'
+import { meshLabel, SAME_NODE } from './labels.ts'
+import { enrolmentOf } from './node-pods.ts'
 import { hasEnded, isReady, pod, podAddresses, type PodBody } from './pod.ts'
 import type { Resource } from './resource.ts'
 import type { WaypointUse } from './waypoint-use.ts'
@@ -41,7 +42,8 @@ function toWorkload(
   const { name, namespace, labels } = one.metadata
   const { spec } = one.body
   const hostNetwork = spec.hostNetwork ?? false
-  const native = !hostNetwork && (use.isPartOfWaypoint(one) || labels['networking.istio.io/tunnel'] === 'http')
+  const enrolment = enrolmentOf(one, context, use)
+  const native = enrolment === 'own_tunnel'
   const waypoint = native ? undefined : waypointOf(one, services, context, use)
   const owner = ownerOf(one)
   const canonicalName =
@@ -56,7 +58,7 @@ function toWorkload(
     network: '',
     node: spec.nodeName ?? '',
     clusterId: CLUSTER_ID,
-    tunnelProtocol: native || (!hostNetwork && isEnrolled(one, context)) ? 'HBONE' : 'NONE',
+    tunnelProtocol: native || enrolment === 'enrolled' ? 'HBONE' : 'NONE',
     nativeTunnel: native,
     hostNetwork,
     ...(waypoint ? { waypoint } : {}),
@@ -76,22 +78,6 @@ function toWorkload(
     labels,
     sameNode: sameNodeOf(one, context),
   }
-}
-
-/** The pod's own label wins over its namespace's; a pod with a sidecar, and the exempt namespaces, stay out. */
-function isEnrolled(one: Resource<PodBody>, context: Context): boolean {
-  const { namespace, labels, annotations } = one.metadata
-  if (EXEMPT_NAMESPACES.includes(namespace) || hasSidecar(annotations)) return false
-  const own = meshLabel(labels, 'dataplane-mode')
-  if (own && own.value !== 'ambient' && own.value !== 'none') {
-    context.report(one, {
-      severity: 'warning',
-      code: 'CONFIG_INVALID_VALUE',
-      path: ['metadata', 'labels', own.key],
-      message: `Must be ambient or none, not ${JSON.stringify(own.value)}; the namespace's label counts.`,
-    })
-  } else if (own) return own.value === 'ambient'
-  return context.isEnrolled(namespace)
 }
 
 /** `same-node` of the pod, else of its namespace, else of the mesh; a label or an annotation. */

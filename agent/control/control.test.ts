@@ -10,7 +10,7 @@ import { systemClock } from '../base/clock.ts'
 import { silentLog } from '../base/log.ts'
 import type { Translation, WaypointGateway } from '../config/translation.ts'
 import type { Identity } from '../mesh/identity.ts'
-import { samplePolicy, sampleRoute, sampleService, sampleWorkload } from '../mesh/samples.ts'
+import { samplePod, samplePolicy, sampleRoute, sampleService, sampleWorkload } from '../mesh/samples.ts'
 import { defaultSettings } from '../mesh/settings.ts'
 import { MeshState } from '../mesh/state.ts'
 import { openAuthority } from '../pki/authority.ts'
@@ -85,6 +85,7 @@ function shop(): Translation {
       sampleWorkload({ name: 'waypoint', namespace: 'shop', node: 'n2', nativeTunnel: true }),
       sampleWorkload({ name: 'stranger', namespace: 'other', node: 'n1', tunnelProtocol: 'NONE' }),
     ],
+    pods: [samplePod({ name: 'frontend', node: 'n1' }), samplePod({ name: 'backend', node: 'n2' })],
     services: [
       sampleService({ name: 'backend', namespace: 'shop', waypoint: behind }),
       sampleService({ name: 'waypoint', namespace: 'shop' }),
@@ -331,6 +332,22 @@ describe('control', () => {
     expect(control.xds.stats.resources).toBe(1)
     // The restarted control signs with the same root.
     await expect(askFor(connection, frontend)).resolves.toHaveLength(2)
+  })
+
+  it('tells an agent of the pods of its own node only, whatever it asks for, and of each change of them', async () => {
+    const { connection, state } = await connect(await token({ node: 'n1' }))
+    await connection.synced('Pod')
+    expect([...state.pods()].map(({ name }) => name)).toEqual(['frontend'])
+    const now = shop()
+    const opted = samplePod({ name: 'frontend', node: 'n1', enrolment: 'not_enrolled' })
+    const responses = control.xds.stats.responses
+    gather.give({ ...now, pods: [opted, samplePod({ name: 'backend', node: 'n2', addresses: ['10.0.2.1'] })] })
+    await until('its pod', () => state.pod('uid-of-frontend')?.enrolment === 'not_enrolled')
+    expect(control.xds.stats.responses).toBe(responses + 1)
+    gather.give({ ...now, pods: [opted, samplePod({ name: 'backend', node: 'n2', addresses: ['10.0.2.2'] })] })
+    gather.give({ ...now, pods: [] })
+    await until('it to go', () => [...state.pods()].length === 0)
+    expect(connection.status().kinds.find(({ kind }) => kind === 'Pod')?.responses).toBe(3)
   })
 
   it('lets an agent that restarts while control is away go on with its last good state', async () => {

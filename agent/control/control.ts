@@ -61,7 +61,7 @@ export class Control {
       authenticate: ({ token }) => authenticator.authenticate(token),
       admit: (caller, node) => {
         authorizeStream(caller, node, this.#known().translation)
-        return node.type === 'agent' ? agentScope : this.#scopes.of(node.namespace, node.gateway ?? '')
+        return node.type === 'agent' ? agentScope(caller.node) : this.#scopes.of(node.namespace, node.gateway ?? '')
       },
     })
   }

@@ -57,6 +57,9 @@ function speaksToMesh(name: string): boolean {
   return /(^|\.)(istio\.io|ambit\.io|linkerd\.io)$/.test(domain)
 }
 
+/** Of a static pod's mirror: what the kubelet calls it. */
+const speaksOfPod = (name: string): boolean => speaksToMesh(name) || name === 'kubernetes.io/config.hash'
+
 /** Kept by kubectl for itself; as long as the object. */
 const notLastApplied = (name: string): boolean => name !== 'kubectl.kubernetes.io/last-applied-configuration'
 
@@ -93,6 +96,7 @@ function fieldsOf(resource: Resource, interner: Interner): { readonly [field: st
     labels: interner.record(),
     annotations: interner.record(speaksToMesh),
   } as const
+  const containers = [{ containerID: true }] as const
   const owners = [{ kind: string, name: string, controller: true }] as const
   switch (`${resource.group}/${resource.kind}`) {
     case '/Namespace':
@@ -103,14 +107,21 @@ function fieldsOf(resource: Resource, interner: Interner): { readonly [field: st
       return { metadata, status: { addresses: true, conditions: onlyReady } }
     case '/Pod':
       return {
-        metadata: { ...metadata, ownerReferences: owners },
+        metadata: { ...metadata, annotations: interner.record(speaksOfPod), ownerReferences: owners },
         spec: {
           nodeName: string,
           serviceAccountName: string,
           hostNetwork: true,
           containers: [{ name: string, ports: [{ name: string, containerPort: true, protocol: string }] }],
         },
-        status: { phase: string, podIPs: [{ ip: true }], conditions: onlyReady },
+        status: {
+          phase: string,
+          podIPs: [{ ip: true }],
+          conditions: onlyReady,
+          containerStatuses: containers,
+          initContainerStatuses: containers,
+          ephemeralContainerStatuses: containers,
+        },
       }
     case '/Service':
       return { metadata, spec: true }

@@ -1,6 +1,7 @@
 // Sample domain objects for tests: whole objects with the fields a test cares about given. Must not be imported by
 // anything but tests.
 import { parseIdentity } from './identity.ts'
+import type { NodePod } from './pod.ts'
 import type { Match, Policy, PolicyAction } from './policy.ts'
 import { emptyRequest, type RequestAttributes } from './request.ts'
 import type { Route, RouteMatch, RouteRule } from './route.ts'
@@ -137,6 +138,24 @@ export function sampleUpstream(given: Partial<Upstream> = {}): Upstream {
     portPolicies: {},
     subsets: [],
     sources: [sampleSource],
+    ...given,
+  }
+}
+
+export function samplePod(given: Partial<NodePod> = {}): NodePod {
+  const { name = 'app', uid = `uid-of-${name}` } = given
+  return {
+    uid,
+    kubeletUid: uid,
+    namespace: 'default',
+    name,
+    node: 'node1',
+    serviceAccount: 'default',
+    addresses: [],
+    containers: [],
+    hostNetwork: false,
+    stage: 'Running',
+    enrolment: 'enrolled',
     ...given,
   }
 }

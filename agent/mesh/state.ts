@@ -2,6 +2,7 @@
 // (agent, waypoint) or by a folder of YAML (cli); read by the decisions of this room. Updates are one resource at a time,
 // in any order: an address belongs to the workload that claimed it last, references are resolved when read.
 // Must not live here: decisions, I/O, time.
+import { nodePodKey, type NodePod } from './pod.ts'
 import type { Policy } from './policy.ts'
 import type { Route } from './route.ts'
 import { serviceKey, type Service } from './service.ts'
@@ -14,6 +15,10 @@ export interface MeshView {
   readonly settings: MeshSettings
   workload(uid: string): Workload | undefined
   workloadByAddress(address: string): Workload | undefined
+  /** A pod of this agent's own node, by what the kubelet calls it or by its metadata.uid. */
+  pod(uid: string): NodePod | undefined
+  /** The pods of this agent's own node. */
+  pods(): Iterable<NodePod>
   service(key: string): Service | undefined
   servicesByAddress(address: string): readonly Service[]
   /** Workloads that list the service, healthy or not, in a stable order. */
@@ -54,6 +59,9 @@ export class MeshState implements MeshView {
   version = 0
   readonly #workloads = new Map<string, Workload>()
   readonly #byAddress = new Map<string, Workload>()
+  /** By name on the wire. */
+  readonly #pods = new Map<string, NodePod>()
+  readonly #podsByUid = new Map<string, NodePod>()
   readonly #services = new Map<string, Service>()
   readonly #servicesByAddress = new Map<string, Service[]>()
   readonly #endpoints = new Map<string, Map<string, Workload>>()
@@ -96,6 +104,31 @@ export class MeshState implements MeshView {
 
   workloadByAddress(address: string): Workload | undefined {
     return this.#byAddress.get(address)
+  }
+
+  pod(uid: string): NodePod | undefined {
+    return this.#podsByUid.get(uid)
+  }
+
+  pods(): Iterable<NodePod> {
+    return this.#pods.values()
+  }
+
+  /** Not told to watchers, nor counted in `version`: nothing is compiled from pods. */
+  setPod(pod: NodePod): void {
+    const key = nodePodKey(pod)
+    this.removePod(key)
+    this.#pods.set(key, pod)
+    this.#podsByUid.set(pod.uid, pod)
+    this.#podsByUid.set(pod.kubeletUid, pod)
+  }
+
+  removePod(key: string): void {
+    const old = this.#pods.get(key)
+    if (!old) return
+    this.#pods.delete(key)
+    // A static pod's file that is written anew can keep the hash: its later mirror may have come already.
+    for (const uid of [old.uid, old.kubeletUid]) if (this.#podsByUid.get(uid) === old) this.#podsByUid.delete(uid)
   }
 
   service(key: string): Service | undefined {

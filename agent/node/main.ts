@@ -16,7 +16,7 @@ import { Metrics } from '../telemetry/exposition.ts'
 import { TcpMetrics } from '../telemetry/istio.ts'
 import { Readiness } from '../telemetry/readiness.ts'
 import { connectControl } from '../wire/connect-control.ts'
-import { agentKinds } from '../wire/contract.ts'
+import { agentEssentials, agentKinds } from '../wire/contract.ts'
 import { CniKeeper, removeFromConflist } from './cni/keeper.ts'
 import { cniMetrics } from './cni/metrics.ts'
 import type { Enrollment } from './enroll/contract.ts'
@@ -198,7 +198,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   known = control.restored
   if (known) stateKnown.done()
   if (known) changed()
-  void control.synced().then(() => {
+  void Promise.all(agentEssentials.map((kind) => control.synced(kind))).then(() => {
     known = true
     stateKnown.done()
     changed()

@@ -5,10 +5,12 @@ import type { Logger } from '../base/log.ts'
 import type { Identity } from '../mesh/identity.ts'
 import type { MeshState } from '../mesh/state.ts'
 
-/** The kinds on the wire. Agents take Address, Authorization, MeshSettings; waypoints Address, Route, Policy, Upstream, MeshSettings. */
-export type ResourceKind = 'Address' | 'Authorization' | 'Route' | 'Policy' | 'Upstream' | 'MeshSettings'
+/** The kinds on the wire. Agents take Address, Authorization, MeshSettings and the Pods of their node; waypoints Address, Route, Policy, Upstream, MeshSettings. */
+export type ResourceKind = 'Address' | 'Authorization' | 'Route' | 'Policy' | 'Upstream' | 'MeshSettings' | 'Pod'
 
-export const agentKinds: readonly ResourceKind[] = ['MeshSettings', 'Authorization', 'Address']
+export const agentKinds: readonly ResourceKind[] = ['MeshSettings', 'Authorization', 'Address', 'Pod']
+/** Of these, what every control plane that speaks workload xDS has: without them there is nothing to decide by. */
+export const agentEssentials: readonly ResourceKind[] = ['MeshSettings', 'Authorization', 'Address']
 export const waypointKinds: readonly ResourceKind[] = ['MeshSettings', 'Policy', 'Route', 'Upstream', 'Address']
 
 /** One resource that came or went. `key` is its name on the wire (a workload's uid, `namespace/hostname`, `namespace/name` …). */

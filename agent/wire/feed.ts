@@ -6,6 +6,7 @@ import type { MeshState } from '../mesh/state.ts'
 import { addressCodec } from './codec/address.ts'
 import { authorizationCodec } from './codec/authorization.ts'
 import type { Codec } from './codec/codec.ts'
+import { podCodec } from './codec/pod.ts'
 import { policyCodec } from './codec/policy.ts'
 import { routeCodec } from './codec/route.ts'
 import { settingsCodec } from './codec/settings.ts'
@@ -71,6 +72,11 @@ export function feedState(options: FeedOptions): ResourceSink {
       upstreamCodec,
       (upstream) => state.setUpstream(upstream),
       (name) => state.removeUpstream(name),
+    ),
+    Pod: handler(
+      podCodec,
+      (pod) => state.setPod(pod),
+      (name) => state.removePod(name),
     ),
     MeshSettings: handler(
       settingsCodec,

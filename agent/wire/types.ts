@@ -7,6 +7,7 @@ export const typeUrls: Readonly<Record<ResourceKind, string>> = {
   Route: 'type.googleapis.com/ambit.v1.Route',
   Policy: 'type.googleapis.com/ambit.v1.Policy',
   Upstream: 'type.googleapis.com/ambit.v1.Upstream',
+  Pod: 'type.googleapis.com/ambit.v1.Pod',
   MeshSettings: 'type.googleapis.com/ambit.v1.MeshSettings',
 }
 

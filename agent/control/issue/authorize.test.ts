@@ -13,6 +13,7 @@ const translation: Translation = {
     sampleWorkload({ name: 'host', namespace: 'shop', node: 'n1', hostNetwork: true }),
     sampleWorkload({ name: 'waypoint', namespace: 'shop', node: 'n1', nativeTunnel: true }),
   ],
+  pods: [],
   services: [],
   policies: [],
   peerAuthentications: [],

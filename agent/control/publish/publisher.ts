@@ -10,6 +10,7 @@ import type { Workload } from '../../mesh/workload.ts'
 import { addressCodec, type Address } from '../../wire/codec/address.ts'
 import { authorizationCodec } from '../../wire/codec/authorization.ts'
 import type { Codec } from '../../wire/codec/codec.ts'
+import { podCodec } from '../../wire/codec/pod.ts'
 import { policyCodec } from '../../wire/codec/policy.ts'
 import { routeCodec } from '../../wire/codec/route.ts'
 import { settingsCodec } from '../../wire/codec/settings.ts'
@@ -88,6 +89,7 @@ export class Publisher {
     bring(routeCodec, translation.routes)
     bring(upstreamCodec, translation.upstreams)
     bring(addressCodec, addresses(translation, lowered))
+    bring(podCodec, translation.pods)
     this.#report(unpublished)
     this.#store.update({ set, remove })
     return set.length + remove.length

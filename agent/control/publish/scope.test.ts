@@ -10,7 +10,7 @@ import {
   sampleWorkload,
 } from '../../mesh/samples.ts'
 import { defaultSettings } from '../../mesh/settings.ts'
-import { neededBy, WaypointScopes } from './scope.ts'
+import { agentScope, neededBy, WaypointScopes } from './scope.ts'
 
 const gateway = (namespace: string): WaypointGateway => ({
   namespace,
@@ -28,6 +28,7 @@ const policy = (name: string, given: Partial<Policy>): Policy => samplePolicy('D
 
 /** `a` and its route to `far` in another namespace, which has a waypoint of its own. */
 const world: Translation = {
+  pods: [],
   settings: defaultSettings,
   peerAuthentications: [],
   waypoints: [gateway('shop'), gateway('far')],
@@ -106,6 +107,14 @@ const world: Translation = {
   ],
   problems: [],
 }
+
+it('is, for an agent, everything but the pods of other nodes', () => {
+  const scope = agentScope('one')
+  expect(scope.includes('Address', 'c//Pod/far/far-1')).toBe(true)
+  expect(scope.includes('Pod', 'one/uid')).toBe(true)
+  expect(scope.includes('Pod', 'two/uid')).toBe(false)
+  expect(scope.includes('Pod', 'one-more/uid')).toBe(false)
+})
 
 describe('what a waypoint needs', () => {
   const names = neededBy(world, 'shop/waypoint')

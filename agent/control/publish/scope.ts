@@ -1,6 +1,6 @@
 // Which resources a waypoint needs: the services and workloads that use it, where their routes lead, the policies that
 // speak about them, and whoever may call (a client's labels and place are read from its workload). Agents get all of
-// their kinds. Must not live here: encoding (publisher.ts), streams (wire/).
+// their kinds, of pods those of their node. Must not live here: encoding (publisher.ts), streams (wire/).
 import type { Translation, WaypointGateway } from '../../config/translation.ts'
 import { WAYPOINT_CLASSES } from '../../mesh/applicable.ts'
 import type { Policy } from '../../mesh/policy.ts'
@@ -10,7 +10,15 @@ import { routeKey, upstreamKey } from '../../mesh/state.ts'
 import { agentKinds, waypointKinds, type ResourceKind } from '../../wire/contract.ts'
 import type { ClientScope } from '../../wire/xds-stream.ts'
 
-export const agentScope: ClientScope = { kinds: agentKinds, version: () => 0, includes: () => true }
+/** Everything but the pods of other nodes. `node`: as the agent's token proves it. */
+export function agentScope(node: string): ClientScope {
+  const own = `${node}/`
+  return {
+    kinds: agentKinds,
+    version: () => 0,
+    includes: (kind, name) => kind !== 'Pod' || name.startsWith(own),
+  }
+}
 
 type Names = ReadonlyMap<ResourceKind, ReadonlySet<string>>
 

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { formatCidr, formatIp, parseCidr } from '../../base/ip.ts'
 import type { AuthzMatch, RouteStringMatch } from '../../mesh/match.ts'
+import type { NodePod } from '../../mesh/pod.ts'
 import type { KeyedMatch, Match, Policy } from '../../mesh/policy.ts'
 import type { HeaderOps, PathMatch, Redirect, Rewrite, Route, RouteAction } from '../../mesh/route.ts'
 import type { Service } from '../../mesh/service.ts'
@@ -17,6 +18,7 @@ import { addressCodec } from './address.ts'
 import { authorizationCodec } from './authorization.ts'
 import type { Codec } from './codec.ts'
 import { policyCodec } from './policy.ts'
+import { podCodec } from './pod.ts'
 import { routeCodec } from './route.ts'
 import { settingsCodec } from './settings.ts'
 import { upstreamCodec } from './upstream.ts'
@@ -49,6 +51,20 @@ const gateway: fc.Arbitrary<GatewayRef> = fc.oneof(
   record<GatewayRef>({ hostname: fc.tuple(name, text).map(([ns, host]) => `${ns}/${host}`), port }),
   record<GatewayRef>({ address: ip, port }),
 )
+
+const pod = record<NodePod>({
+  uid: name,
+  kubeletUid: name,
+  namespace: name,
+  name,
+  node: name,
+  serviceAccount: text,
+  addresses: fc.array(ip, { maxLength: 2 }),
+  containers: fc.array(name, { maxLength: 3 }),
+  hostNetwork: fc.boolean(),
+  stage: fc.constantFrom('Pending', 'Running', 'Unknown'),
+  enrolment: fc.constantFrom('enrolled', 'not_enrolled', 'exempt', 'host_network', 'sidecar', 'own_tunnel'),
+})
 
 const workload = record<Workload>(
   {
@@ -370,6 +386,7 @@ describe('codecs', () => {
     ),
   )
   roundTrips(policyCodec, policy)
+  roundTrips(podCodec, pod)
   roundTrips(authorizationCodec, l4Policy)
   roundTrips(routeCodec, route)
   roundTrips(upstreamCodec, upstream)

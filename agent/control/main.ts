@@ -12,6 +12,7 @@ import { Readiness } from '../telemetry/readiness.ts'
 import { Control } from './control.ts'
 import { gatherFiles } from './gather/files.ts'
 import { JwtAuthenticator } from './issue/jwt.ts'
+import { openKube, type Kube } from './kube.ts'
 import { observe } from './observe.ts'
 import { controlCommand, type ControlFlags } from './options.ts'
 
@@ -47,8 +48,19 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
   const metrics = new Metrics('control', version())
   const readiness = new Readiness()
   const starting = readiness.block('configuration')
+  const kube =
+    flags.configDir === undefined
+      ? await openKube({
+          ...(flags.kubeconfig === undefined ? {} : { kubeconfig: flags.kubeconfig }),
+          ...(flags.context === undefined ? {} : { context: flags.context }),
+          systemNamespace: flags.systemNamespace,
+          replica: flags.replica,
+          clock,
+          log,
+        })
+      : undefined
   const control = new Control({
-    gather: gatherFiles({ paths: flags.configDir, log: log.child({ room: 'gather' }), clock }),
+    gather: kube?.gather ?? gatherFiles({ paths: flags.configDir ?? [], log: log.child({ room: 'gather' }), clock }),
     openAuthority: (trustDomain) => openAuthority(flags.stateDir, trustDomain, clock),
     authenticator: new JwtAuthenticator({ keyFile: flags.tokenKeys, clock }),
     listen: flags.listen,
@@ -62,6 +74,10 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
     const server = await openAdmin({ listen: flags.metrics, routes, localOnly: false, log })
     lifecycle.onStop('metrics server', () => server.close())
   }
+  if (flags.ready !== undefined) {
+    const server = await openAdmin({ listen: flags.ready, routes: readyRoutes(readiness), localOnly: false, log })
+    lifecycle.onStop('readiness server', () => server.close())
+  }
   const admin = await openAdmin({
     listen: flags.admin,
     routes: { ...routes, ...dumpRoutes(() => dump(control)), ...loggingRoutes(log) },
@@ -69,6 +85,7 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
     log,
   })
   lifecycle.onStop('admin server', () => admin.close())
+  if (kube) lifecycle.onStop('cluster', () => kube.stop())
   lifecycle.onStop('control', () => control.stop(GRACE_MS))
   lifecycle.onSignals()
   try {
@@ -77,10 +94,16 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
     await lifecycle.stop('start failed')
     throw error
   }
+  if (kube) startParts(kube)
   starting.done()
   const { reason, clean } = await lifecycle.ended
   log.info({ reason }, 'control ended')
   return clean ? 0 : 1
+}
+
+/** What only a cluster has: the parts that write to it, each while this replica leads. */
+function startParts(kube: Kube): void {
+  kube.leader.start()
 }
 
 /** Without keys or tokens: control holds none of the workloads'. */

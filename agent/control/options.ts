@@ -1,9 +1,19 @@
 // The flags of `ambit control`. Must not live here: what they do (main.ts).
+import { hostname } from 'node:os'
 import { Command, InvalidArgumentError } from 'commander'
 import { splitHostPort } from '../base/ip.ts'
 
 export interface ControlFlags {
-  readonly configDir: readonly string[]
+  /** One of `configDir`, `kube` and `kubeconfig` is given. */
+  readonly configDir?: readonly string[]
+  readonly kube: boolean
+  readonly kubeconfig?: string
+  readonly context?: string
+  readonly systemNamespace: string
+  readonly replica: string
+  readonly webhook?: string
+  readonly ready?: string
+  readonly image?: string
   readonly listen: string
   readonly stateDir: string
   readonly tokenKeys: string
@@ -15,13 +25,23 @@ export interface ControlFlags {
 
 /** Parses `argv` (what follows `control`) and hands the flags over. */
 export function controlCommand(action: (flags: ControlFlags) => Promise<void>): Command {
-  return new Command('ambit control')
+  const command = new Command('ambit control')
+  return command
     .description('Reads configuration, streams it to agents and waypoints, and issues their certificates.')
-    .requiredOption(
-      '--config-dir <dir>',
-      'folder or file of Kubernetes YAML; repeatable, a later one overlays',
-      collect,
+    .option('--config-dir <dir>', 'folder or file of Kubernetes YAML; repeatable, a later one overlays', collect)
+    .option('--kube', 'read the cluster this pod runs in, as its service account', false)
+    .option('--kubeconfig <file>', 'read the cluster of this kubeconfig')
+    .option('--context <name>', 'context of the kubeconfig (default: its current one)')
+    .option(
+      '--system-namespace <name>',
+      "Ambit's own namespace",
+      namespaceName,
+      process.env['POD_NAMESPACE'] ?? 'ambit-system',
     )
+    .option('--replica <name>', 'name of this replica, unique', process.env['POD_NAME'] ?? hostname())
+    .option('--webhook <host:port>', 'where the API server asks whether a resource is good (absent: nowhere)', address)
+    .option('--ready <host:port>', 'readiness by itself (absent: only beside the metrics)', address)
+    .option('--image <image>', 'of the waypoints it deploys', process.env['AMBIT_IMAGE'])
     .option('--listen <host:port>', 'where agents and waypoints connect (gRPC over TLS)', address, '0.0.0.0:15012')
     .requiredOption('--state-dir <dir>', 'keeps ca-key.pem (0600) and root-cert.pem; made when absent')
     .requiredOption('--token-keys <file>', 'JSON Web Key Set with the public keys that sign tokens')
@@ -38,7 +58,16 @@ Example:
     )
     .exitOverride()
     .showHelpAfterError('(ambit control --help lists the flags)')
-    .action(action)
+    .action((flags: ControlFlags) => {
+      const sources = [flags.configDir !== undefined, flags.kube, flags.kubeconfig !== undefined].filter(Boolean).length
+      if (sources !== 1) command.error('error: give one of --config-dir, --kube and --kubeconfig')
+      return action(flags)
+    })
+}
+
+function namespaceName(text: string): string {
+  if (/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(text)) return text
+  throw new InvalidArgumentError('It must be the name of a namespace.')
 }
 
 function collect(value: string, before: readonly string[] = []): readonly string[] {

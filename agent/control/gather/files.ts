@@ -5,10 +5,11 @@ import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Clock, Timer } from '../../base/clock.ts'
 import type { Logger } from '../../base/log.ts'
 import { loadPaths, type FolderCache, type Loaded } from '../../config/folder.ts'
-import { describeProblem, sortProblems, type Problem, type Severity } from '../../config/problem.ts'
+import { describeProblem, sortProblems } from '../../config/problem.ts'
 import { ResourceStore } from '../../config/store.ts'
 import { translate } from '../../config/translate.ts'
 import type { Gather, Snapshot } from './gather.ts'
+import { ProblemLog } from './problem-log.ts'
 
 export interface FileGatherOptions {
   /** Files and folders; resources of a later one overlay those of an earlier one. */
@@ -42,7 +43,7 @@ class FileGather implements Gather {
   #onSnapshot: ((snapshot: Snapshot) => void) | undefined
   #last: Loaded | undefined
   #version = 0
-  #told = new Set<string>()
+  readonly #told: ProblemLog
   /** Files that held something and are empty now, with the time since when. */
   #emptied = new Map<string, number>()
   #settling: Timer | undefined
@@ -51,6 +52,7 @@ class FileGather implements Gather {
 
   constructor(options: FileGatherOptions) {
     this.#options = options
+    this.#told = new ProblemLog(options.log)
   }
 
   start(onSnapshot: (snapshot: Snapshot) => void): Promise<void> {
@@ -106,22 +108,8 @@ class FileGather implements Gather {
       log.error({ error: messageOf(error) }, 'the configuration could not be translated; the last one stays in force')
       return
     }
-    this.#tell(snapshot.problems)
+    this.#told.tell(snapshot.problems)
     this.#onSnapshot?.(snapshot)
-  }
-
-  /** Logs what was not logged before; what went away may be logged again. */
-  #tell(problems: readonly Problem[]): void {
-    const now = new Set<string>()
-    for (const problem of problems) {
-      const text = describeProblem(problem)
-      if (!now.has(text) && !this.#told.has(text)) {
-        const { severity, code, file, line, field, resource } = problem
-        this.#options.log[LEVELS[severity]]({ code, file, line, field, resource }, text)
-      }
-      now.add(text)
-    }
-    this.#told = now
   }
 
   /** True if a file that held something is empty just now: the next look decides. */
@@ -211,8 +199,6 @@ class FileGather implements Gather {
     if (this.#watchers.get(path) === watcher) this.#watchers.delete(path)
   }
 }
-
-const LEVELS: Readonly<Record<Severity, 'error' | 'warn' | 'info'>> = { error: 'error', warning: 'warn', info: 'info' }
 
 /** Unchanged files are the same parsed objects; then nothing else can have changed. */
 function isSame(a: Loaded, b: Loaded): boolean {

@@ -1,0 +1,54 @@
+// Control reading a real API server: a control plane without nodes, `ambit control` as a process beside it.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { startControl, type ControlProcess } from '../world/control-process.ts'
+import { BUILD_MS, openCluster, type Cluster } from '../world/kube.ts'
+import { eventually, uniqueName } from '../world/sandbox.ts'
+
+let cluster: Cluster
+let control: ControlProcess
+beforeAll(async () => {
+  cluster = await openCluster(uniqueName(), 0)
+  await cluster.kubectl(['create', 'namespace', 'ambit-system'])
+  control = startControl(cluster.sandbox.layout.kubeconfig)
+  await eventually('control is ready', async () => (await control.admin('/healthz/ready')).status === 200, 30_000)
+}, BUILD_MS)
+afterAll(async () => {
+  await control?.stop()
+  expect(await cluster?.close()).toEqual([])
+})
+
+async function services(): Promise<string[]> {
+  const { translation } = await control.dump()
+  return (translation?.['services'] ?? []).map((one) => (one as { hostname: string }).hostname)
+}
+
+describe('control on the API', () => {
+  it('translates what is there, also kinds whose CRD is not installed', async () => {
+    expect(await services()).toContain('kubernetes.default.svc.cluster.local')
+  })
+
+  it('takes up an edit and a removal', async () => {
+    await cluster.kubectl(['create', 'service', 'clusterip', 'reviews', '--tcp=80:8080'])
+    await eventually('the service is there', async () =>
+      (await services()).includes('reviews.default.svc.cluster.local'),
+    )
+    await cluster.kubectl(['delete', 'service', 'reviews'])
+    await eventually(
+      'the service is gone',
+      async () => !(await services()).includes('reviews.default.svc.cluster.local'),
+    )
+  })
+
+  it('leads, since it is alone', async () => {
+    const lease = [
+      'get',
+      'lease',
+      'ambit-control-leader',
+      '-n',
+      'ambit-system',
+      '-o',
+      'jsonpath={.spec.holderIdentity}',
+    ]
+    expect((await cluster.kubectl(lease)).out).not.toBe('')
+  })
+})

@@ -235,6 +235,7 @@ function addMeshConfig(
     generation: undefined,
     createdAt: undefined,
     uid: '',
+    deleting: false,
     owners: [],
   }
   const definition = meshConfig as KindDefinition

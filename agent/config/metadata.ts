@@ -64,6 +64,7 @@ export function readMetadata(
     generation: typeof value['generation'] === 'number' ? value['generation'] : undefined,
     createdAt: Number.isNaN(created) ? undefined : created,
     uid: typeof value['uid'] === 'string' ? value['uid'] : '',
+    deleting: typeof value['deletionTimestamp'] === 'string',
     owners: Array.isArray(value['ownerReferences'])
       ? value['ownerReferences']
           .filter(isRecord)

@@ -25,6 +25,8 @@ export interface Metadata {
   /** Milliseconds since the epoch; undefined in a folder, where age is path, then document order. */
   readonly createdAt: number | undefined
   readonly uid: string
+  /** Somebody deleted it, and it is on its way out (a pod: within its grace period). */
+  readonly deleting: boolean
   readonly owners: readonly { readonly kind: string; readonly name: string }[]
 }
 

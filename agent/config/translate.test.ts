@@ -179,6 +179,22 @@ describe('workloads', () => {
     expect(of(pod.replace('status: {podIPs', 'status: {phase: Succeeded, podIPs')).workloads).toEqual([])
   })
 
+  it('get nothing new on their way out, unless a service has no other', () => {
+    const pod = (name: string, leaving: boolean) =>
+      POD(name, 'a', leaving ? ', deletionTimestamp: "2026-01-01T00:00:00Z"' : '', 'app: api')
+    const healthy = (text: string) => of(SERVICE('api', 'a') + text).workloads.map((one) => [one.name, one.healthy])
+    expect(healthy(pod('one', true) + pod('two', false))).toEqual([
+      ['one', false],
+      ['two', true],
+    ])
+    expect(healthy(pod('one', true) + pod('two', true))).toEqual([
+      ['one', true],
+      ['two', true],
+    ])
+    // It does not serve any more.
+    expect(healthy(pod('one', true).replace('"True"', '"False"'))).toEqual([['one', false]])
+  })
+
   it('take their endpoints from EndpointSlices where a service has some', () => {
     const slice = (endpoints: string) =>
       `---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: api-1, namespace: a, labels: {kubernetes.io/service-name: api}}\naddressType: IPv4\nports: [{name: http, port: 9999, protocol: TCP}]\nendpoints: ${endpoints}\n`

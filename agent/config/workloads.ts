@@ -20,15 +20,31 @@ export function toWorkloads(context: Context, use: WaypointUse): Workload[] {
   const endpoints = findEndpoints(context)
   const localities = new Map(context.of(node).map((one) => [one.metadata.name, localityOf(one)]))
   const workloads: Workload[] = []
+  /** Where in `workloads` pods are that still serve, and are on their way out. */
+  const leaving: number[] = []
   for (const one of context.of(pod)) {
     const addresses = podAddresses(one)
     if (addresses.length === 0 || hasEnded(one)) continue
     const services = endpoints.ofPods.get(`${one.metadata.namespace}/${one.metadata.name}`) ?? {}
     const place = localities.get(one.body.spec.nodeName ?? '') ?? NOWHERE
+    if (one.metadata.deleting && isReady(one)) leaving.push(workloads.length)
     workloads.push(toWorkload(one, addresses, services, place, context, use))
   }
   for (const one of endpoints.bare) workloads.push(toBareWorkload(one, context))
+  if (leaving.length > 0) keepTheLast(workloads, leaving)
   return workloads
+}
+
+/**
+ * Nothing new goes to a pod that is on its way out, as kube-proxy has it (KEP 1669); unless a service has no other that is
+ * ready: then those that still serve are better than none.
+ */
+function keepTheLast(workloads: Workload[], leaving: readonly number[]): void {
+  const served = new Set(workloads.filter((one) => one.healthy).flatMap((one) => Object.keys(one.services)))
+  for (const at of leaving) {
+    const one = workloads[at] as Workload
+    if (Object.keys(one.services).some((service) => !served.has(service))) workloads[at] = { ...one, healthy: true }
+  }
 }
 
 function toWorkload(
@@ -64,7 +80,7 @@ function toWorkload(
     ...(waypoint ? { waypoint } : {}),
     services,
     authorizationPolicies: [],
-    healthy: isReady(one),
+    healthy: isReady(one) && !one.metadata.deleting,
     canonicalName,
     canonicalRevision:
       labels['service.istio.io/canonical-revision'] ??

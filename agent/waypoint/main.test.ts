@@ -139,7 +139,7 @@ afterEach(async () => {
   await world.close()
 })
 
-async function start(metrics: number, ready: number): Promise<Program> {
+async function start(metrics: number, ready: number, more: readonly string[] = []): Promise<Program> {
   const program = new Program([
     '--name',
     'waypoint',
@@ -165,6 +165,7 @@ async function start(metrics: number, ready: number): Promise<Program> {
     join(world.folder, 'state'),
     '--drain-seconds',
     '5',
+    ...more,
   ])
   running.push(program)
   return program
@@ -198,6 +199,30 @@ describe('ambit waypoint', () => {
     expect(program.lines.some((line) => (line as unknown as { type?: string }).type === 'access')).toBe(true)
     server.closeAllConnections()
   })
+
+  it.each([[[]], [['--workers', '2']]])(
+    'serves on for a while after SIGTERM, not ready, since not everybody has heard of it yet (%j)',
+    async (more) => {
+      const server = app(echo('app'))
+      await world.endpoint(10, await listenOn(server, world.address(10)))
+      world.onClose(() => void server.close())
+      store.update({ set: resources(), remove: [] })
+      const [metrics, ready] = [await freePort(), await freePort()]
+      const program = await start(metrics, ready, ['--drain-delay-seconds', '2', ...more])
+      await readyStatus(ready, 200)
+      const old = await world.dial()
+      expect(await call(old)).toMatchObject({ status: 200 })
+      const began = performance.now()
+      program.child.kill('SIGTERM')
+      await readyStatus(ready, 503)
+      // Over the tunnel that was there, and over a new one.
+      for (const port of [old, await world.dial()]) expect(await call(port)).toMatchObject({ status: 200 })
+      expect(performance.now() - began).toBeLessThan(2_000)
+      expect(await program.exited).toBe(0)
+      expect(performance.now() - began).toBeGreaterThan(2_000)
+      server.closeAllConnections()
+    },
+  )
 
   it('starts with the last good state while control is away, and without one waits', async () => {
     store.update({ set: resources(), remove: [] })

@@ -1,5 +1,6 @@
 // The `ambit waypoint` program: one process that serves, or, with --workers, a supervisor of several. Must not live here:
 // behaviour, how a serving process is put together (program.ts), how processes live (workers/).
+import { systemClock } from '../base/clock.ts'
 import { messageOf, AmbitError } from '../base/errors.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { openLog, type Logger } from '../base/log.ts'
@@ -28,6 +29,10 @@ export async function main(argv: readonly string[]): Promise<number> {
   return code
 }
 
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => systemClock.after(ms, resolve))
+}
+
 /** Everything in this process. */
 async function serve(
   options: WaypointOptions,
@@ -36,7 +41,7 @@ async function serve(
   log: Logger,
 ): Promise<number> {
   const lifecycle = new Lifecycle({
-    deadlineMs: limits.drainMs + 5_000,
+    deadlineMs: limits.drainDelayMs + limits.drainMs + 5_000,
     onProblem: (step, error) => log.warn({ step, error: messageOf(error) }, 'stopping went wrong'),
   })
   // Not above: a supervisor has no use for gRPC, TLS and the rest.
@@ -63,6 +68,10 @@ async function serve(
     for (const server of servers) await server.close()
   })
   program.run(lifecycle)
+  lifecycle.onStop('notice', () => {
+    readiness.drain()
+    return pause(limits.drainDelayMs)
+  })
   lifecycle.onSignals()
   lifecycle.onReload(() => log.info('nothing to reload: configuration, token and certificates are live'))
   log.info({ identity: program.identity, restored: program.restored }, 'waypoint started')

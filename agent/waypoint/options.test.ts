@@ -18,6 +18,7 @@ describe('the numbers of a waypoint', () => {
     expect(waypointLimits(await options(), MACHINE)).toEqual({
       workers: 1,
       drainMs: 20_000,
+      drainDelayMs: 0,
       maxConnections: 16_384,
       maxRequests: 20_000,
       maxMemory: 850_000_000,
@@ -33,6 +34,9 @@ describe('the numbers of a waypoint', () => {
       workers: MAX_WORKERS,
       maxMemory: 0,
     })
+    // A big node, a small limit of memory.
+    expect(waypointLimits(await options('--workers', 'auto'), { cores: 64, memory: 2 ** 30 }).workers).toBe(8)
+    expect(waypointLimits(await options('--workers', 'auto'), { cores: 64, memory: 1_000_000 }).workers).toBe(1)
   })
 
   it('are refused by name', async () => {
@@ -42,6 +46,7 @@ describe('the numbers of a waypoint', () => {
       ['--max-requests', '-1'],
       ['--max-memory', '5 apples'],
       ['--drain-seconds', '1e3'],
+      ['--drain-delay-seconds', '-5'],
     ] as const) {
       const given = await options(`${flag}=${value}`)
       expect(() => waypointLimits(given, MACHINE)).toThrow(`${flag} cannot be '${value}'.`)

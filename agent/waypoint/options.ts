@@ -20,6 +20,7 @@ export interface WaypointOptions {
   readonly podName: string
   readonly clusterId: string
   readonly drainSeconds: string
+  readonly drainDelaySeconds: string
   readonly logLevel: string
   readonly workers: string
   readonly maxConnections: string
@@ -33,6 +34,8 @@ export interface WaypointOptions {
 export interface WaypointLimits {
   readonly workers: number
   readonly drainMs: number
+  /** After SIGTERM it serves on for so long, not ready, until everybody has heard that it leaves. */
+  readonly drainDelayMs: number
   /** Of one process: the flags' values are the whole waypoint's and are divided among its workers. */
   readonly maxConnections: number
   readonly maxRequests: number
@@ -46,6 +49,8 @@ export interface WaypointLimits {
 
 /** A worker costs 60 MB before its first request: more than that many are a mistake. */
 export const MAX_WORKERS = 64
+/** What 'auto' gives a worker at least, of the cgroup's memory: a node of 64 cores must not start what does not fit. */
+const WORKER_MEMORY = 128 * 2 ** 20
 /** Of the cgroup's memory: the kernel kills at all of it. */
 const MEMORY_SHARE = 0.85
 
@@ -74,7 +79,16 @@ export function waypointCommand(run: (options: WaypointOptions) => Promise<void>
     .option('--pod-name <name>', 'own pod name', process.env['POD_NAME'] ?? process.env['HOSTNAME'] ?? 'waypoint')
     .option('--cluster-id <id>', 'cluster name sent to control', 'Kubernetes')
     .option('--drain-seconds <n>', 'time for requests in flight after SIGTERM', '20')
-    .option('--workers <n>', "processes that share the port; 'auto': one per core the cgroup gives", '1')
+    .option(
+      '--drain-delay-seconds <n>',
+      'after SIGTERM, time to serve on as if nothing were, not ready, until all agents know of it',
+      '0',
+    )
+    .option(
+      '--workers <n>',
+      "processes that share the port; 'auto': one per core the cgroup gives and 128 MiB of its memory",
+      '1',
+    )
     .option('--max-connections <n>', 'connections open at once; more are refused', '16384')
     .option('--max-requests <n>', 'requests in flight; more are answered 503', '20000')
     .option(
@@ -111,13 +125,14 @@ export function thisMachine(): Machine {
 export function waypointLimits(options: WaypointOptions, machine: Machine = thisMachine()): WaypointLimits {
   const workers =
     options.workers === 'auto'
-      ? Math.max(1, Math.min(MAX_WORKERS, machine.cores))
+      ? Math.max(1, Math.min(MAX_WORKERS, machine.cores, Math.floor((machine.memory || Infinity) / WORKER_MEMORY)))
       : count('--workers', options.workers, 1, MAX_WORKERS)
   const memory =
     options.maxMemory === 'auto' ? Math.floor(machine.memory * MEMORY_SHARE) : bytes('--max-memory', options.maxMemory)
   return {
     workers,
     drainMs: count('--drain-seconds', options.drainSeconds, 0, 86_400) * 1_000,
+    drainDelayMs: count('--drain-delay-seconds', options.drainDelaySeconds, 0, 3_600) * 1_000,
     maxConnections: Math.ceil(count('--max-connections', options.maxConnections, 1, 1e6) / workers),
     maxRequests: Math.ceil(count('--max-requests', options.maxRequests, 1, 1e7) / workers),
     maxMemory: Math.floor(memory / workers),

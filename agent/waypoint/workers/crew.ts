@@ -61,6 +61,7 @@ export class Crew implements WorkerEvents {
   /** A worker has served once: from then on every death is an accident. */
   #served = false
   #stopping = false
+  #leaves = false
   #replacing: Promise<void> | undefined
   #changed: (() => void)[] = []
 
@@ -100,11 +101,16 @@ export class Crew implements WorkerEvents {
   }
 
   get ready(): boolean {
-    return !this.#stopping && this.#slots.every(({ current }) => current && !current.gone && current.state.ready)
+    return !this.draining && this.#slots.every(({ current }) => current && !current.gone && current.state.ready)
   }
 
   get draining(): boolean {
-    return this.#stopping
+    return this.#stopping || this.#leaves
+  }
+
+  /** Not ready any more; the workers go on, and those that die are still replaced. */
+  leave(): void {
+    this.#leaves = true
   }
 
   /** What readiness waits for. */

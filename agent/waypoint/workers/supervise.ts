@@ -23,10 +23,10 @@ export interface SuperviseOptions {
 
 /** Runs until it is told to stop; resolves with the exit code. */
 export async function supervise({ argv, options, limits, doors, log }: SuperviseOptions): Promise<number> {
-  const { workers: count, drainMs } = limits
+  const { workers: count, drainMs, drainDelayMs } = limits
   // Workers have their own deadline; this one is for those that do not keep it.
   const lifecycle = new Lifecycle({
-    deadlineMs: drainMs + 10_000,
+    deadlineMs: drainDelayMs + drainMs + 10_000,
     onProblem: (step, error) => log.warn({ step, error: messageOf(error) }, 'stopping went wrong'),
   })
   const metrics = new Metrics('waypoint', '0.1.0')
@@ -97,6 +97,10 @@ export async function supervise({ argv, options, limits, doors, log }: Supervise
     for (const server of servers) await server.close()
   })
   lifecycle.onStop('workers', () => crew.stop())
+  lifecycle.onStop('notice', () => {
+    crew.leave()
+    return new Promise((resolve) => systemClock.after(drainDelayMs, resolve))
+  })
   lifecycle.onSignals()
   lifecycle.onReload(() => void crew.replace())
   crew.start()

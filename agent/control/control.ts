@@ -91,6 +91,7 @@ export class Control {
       ],
     })
     this.#renewServerCertificate(certificate.notAfter, names)
+    authority.onChange?.(() => void this.#newServerCertificate(names).catch(() => undefined))
     log.info({ listen: this.address, names }, 'control serves')
   }
 
@@ -153,17 +154,20 @@ export class Control {
     const renew = async (): Promise<void> => {
       let next = notAfter
       try {
-        const certificate = await this.#authority?.serverCertificate(names, SERVER_CERTIFICATE_SECONDS)
-        if (certificate) {
-          this.#server?.setCertificate(certificate)
-          next = certificate.notAfter
-        }
+        next = (await this.#newServerCertificate(names)) ?? notAfter
       } catch (error) {
         log.error({ error: messageOf(error) }, "control's own certificate was not renewed")
       }
       this.#renewServerCertificate(next, names)
     }
     this.#renewal = clock.after(wait, () => void renew(), true)
+  }
+
+  /** Resolves with the end of its validity. */
+  async #newServerCertificate(names: readonly string[]): Promise<number | undefined> {
+    const certificate = await this.#authority?.serverCertificate(names, SERVER_CERTIFICATE_SECONDS)
+    if (certificate) this.#server?.setCertificate(certificate)
+    return certificate?.notAfter
   }
 }
 

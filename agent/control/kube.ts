@@ -6,6 +6,7 @@ import { KubeClient } from '../kube/client.ts'
 import { connect } from '../kube/connection.ts'
 import { KubeGather } from './gather/kube.ts'
 import { Objects } from './gather/objects.ts'
+import type { KubeAuthority } from './issue/kube-authority.ts'
 import { Leader } from './lead.ts'
 
 export interface KubeOptions {
@@ -26,6 +27,8 @@ export interface Kube {
   readonly objects: Objects
   readonly gather: KubeGather
   readonly leader: Leader
+  /** Once it is open. */
+  authority: KubeAuthority | undefined
   /** Gives the lease back and ends every connection; the gatherer is stopped by whoever started it. */
   stop(): Promise<void>
 }
@@ -42,15 +45,18 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
   const objects = new Objects({ client, systemNamespace, clock, log: log.child({ room: 'objects' }) })
   const gather = new KubeGather({ objects, clock, log: log.child({ room: 'gather' }) })
   const leader = new Leader({ client, namespace: systemNamespace, replica, clock, log: log.child({ room: 'lead' }) })
-  return {
+  const kube: Kube = {
     client,
     systemNamespace,
     objects,
     gather,
     leader,
+    authority: undefined,
     async stop() {
+      await kube.authority?.stop()
       await leader.stop()
       client.close()
     },
   }
+  return kube
 }

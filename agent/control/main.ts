@@ -1,17 +1,21 @@
 // The `ambit control` program: flags, the parts put together, an orderly end. Must not live here: behaviour (control.ts).
 import { readFileSync } from 'node:fs'
 import { CommanderError } from 'commander'
-import { systemClock } from '../base/clock.ts'
+import { systemClock, type Clock } from '../base/clock.ts'
 import { AmbitError, messageOf } from '../base/errors.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { openLog, type Logger } from '../base/log.ts'
-import { openAuthority } from '../pki/authority.ts'
+import { openAuthority, type Authority } from '../pki/authority.ts'
 import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes } from '../telemetry/admin.ts'
 import { Metrics } from '../telemetry/exposition.ts'
 import { Readiness } from '../telemetry/readiness.ts'
 import { Control } from './control.ts'
 import { gatherFiles } from './gather/files.ts'
+import type { Authenticator } from './issue/authenticator.ts'
 import { JwtAuthenticator } from './issue/jwt.ts'
+import { KubeAuthority } from './issue/kube-authority.ts'
+import { TokenReviewAuthenticator } from './issue/token-review.ts'
+import { TrustBundles } from './issue/trust-bundle.ts'
 import { openKube, type Kube } from './kube.ts'
 import { observe } from './observe.ts'
 import { controlCommand, type ControlFlags } from './options.ts'
@@ -59,10 +63,11 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
           log,
         })
       : undefined
+  const open = issuing(flags, kube, clock, log)
   const control = new Control({
     gather: kube?.gather ?? gatherFiles({ paths: flags.configDir ?? [], log: log.child({ room: 'gather' }), clock }),
-    openAuthority: (trustDomain) => openAuthority(flags.stateDir, trustDomain, clock),
-    authenticator: new JwtAuthenticator({ keyFile: flags.tokenKeys, clock }),
+    openAuthority: (trustDomain) => open.authority(trustDomain),
+    authenticator: open.authenticator,
     listen: flags.listen,
     clock,
     log,
@@ -94,16 +99,57 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
     await lifecycle.stop('start failed')
     throw error
   }
-  if (kube) startParts(kube)
+  if (kube) startParts(kube, clock, log, lifecycle)
   starting.done()
   const { reason, clean } = await lifecycle.ended
   log.info({ reason }, 'control ended')
   return clean ? 0 : 1
 }
 
+interface Issuing {
+  readonly authenticator: Authenticator
+  authority(trustDomain: string): Promise<Authority>
+}
+
+/** Who judges tokens and who signs: the cluster and its Secret, or files. */
+function issuing(flags: ControlFlags, kube: Kube | undefined, clock: Clock, log: Logger): Issuing {
+  if (!kube) {
+    const { stateDir = '', tokenKeys = '' } = flags
+    return {
+      authenticator: new JwtAuthenticator({ keyFile: tokenKeys, clock }),
+      authority: (trustDomain) => openAuthority(stateDir, trustDomain, clock),
+    }
+  }
+  const { client, systemNamespace: namespace } = kube
+  return {
+    authenticator: new TokenReviewAuthenticator({ client, clock }),
+    async authority(trustDomain) {
+      const room = log.child({ room: 'issue' })
+      const authority = await KubeAuthority.open({ client, namespace, clock, log: room }, trustDomain)
+      kube.authority = authority
+      return authority
+    },
+  }
+}
+
 /** What only a cluster has: the parts that write to it, each while this replica leads. */
-function startParts(kube: Kube): void {
-  kube.leader.start()
+function startParts(kube: Kube, clock: Clock, log: Logger, lifecycle: Lifecycle): void {
+  const { client, objects, leader, authority } = kube
+  if (authority) {
+    const bundles = new TrustBundles({
+      client,
+      objects,
+      leadership: leader,
+      roots: () => authority.trustBundle,
+      clock,
+      log: log.child({ room: 'trust' }),
+    })
+    authority.onChange(() => bundles.lookAtAll())
+    bundles.start()
+    lifecycle.onStop('trust bundles', () => bundles.stop())
+  }
+  // Last: the parts hear of it.
+  leader.start()
 }
 
 /** Without keys or tokens: control holds none of the workloads'. */

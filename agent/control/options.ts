@@ -15,8 +15,9 @@ export interface ControlFlags {
   readonly ready?: string
   readonly image?: string
   readonly listen: string
-  readonly stateDir: string
-  readonly tokenKeys: string
+  /** With `configDir`; a cluster has a Secret and judges tokens itself. */
+  readonly stateDir?: string
+  readonly tokenKeys?: string
   readonly admin: string
   readonly metrics?: string
   readonly certificateSeconds: number
@@ -43,8 +44,8 @@ export function controlCommand(action: (flags: ControlFlags) => Promise<void>): 
     .option('--ready <host:port>', 'readiness by itself (absent: only beside the metrics)', address)
     .option('--image <image>', 'of the waypoints it deploys', process.env['AMBIT_IMAGE'])
     .option('--listen <host:port>', 'where agents and waypoints connect (gRPC over TLS)', address, '0.0.0.0:15012')
-    .requiredOption('--state-dir <dir>', 'keeps ca-key.pem (0600) and root-cert.pem; made when absent')
-    .requiredOption('--token-keys <file>', 'JSON Web Key Set with the public keys that sign tokens')
+    .option('--state-dir <dir>', 'with --config-dir: keeps ca-key.pem (0600) and root-cert.pem; made when absent')
+    .option('--token-keys <file>', 'with --config-dir: JSON Web Key Set with the public keys that sign tokens')
     .option('--admin <address>', 'admin server: loopback HOST:PORT or unix:PATH', '127.0.0.1:15014')
     .option('--metrics <host:port>', 'metrics and readiness for scrapers; absent: only on the admin server', address)
     .option('--certificate-seconds <n>', 'longest life of a workload certificate', seconds, 86_400)
@@ -61,6 +62,11 @@ Example:
     .action((flags: ControlFlags) => {
       const sources = [flags.configDir !== undefined, flags.kube, flags.kubeconfig !== undefined].filter(Boolean).length
       if (sources !== 1) command.error('error: give one of --config-dir, --kube and --kubeconfig')
+      for (const [flag, value] of [
+        ['--state-dir', flags.stateDir],
+        ['--token-keys', flags.tokenKeys],
+      ] as const)
+        if (flags.configDir !== undefined && value === undefined) command.error(`error: --config-dir needs ${flag}`)
       return action(flags)
     })
 }

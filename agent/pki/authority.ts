@@ -31,6 +31,8 @@ export interface Authority {
   issue(csr: string, identity: Identity, validitySeconds: number): Promise<readonly string[]>
   /** A certificate for control's own server, with DNS names and addresses. */
   serverCertificate(names: readonly string[], validitySeconds: number): Promise<KeyPair & { readonly notAfter: number }>
+  /** Hears when it signs with another key than before, or trusts other roots. */
+  onChange?(listener: () => void): void
 }
 
 export interface AuthorityMaterial {
@@ -95,8 +97,20 @@ export async function authorityOf(material: AuthorityMaterial, clock: Clock, whe
 }
 
 async function makeRoot(stateDir: string, organization: string, clock: Clock, oldKey?: string): Promise<Authority> {
-  const keyText = oldKey ?? keyPem((await generateKey()).privateKey)
-  const privateKey = await importKey(keyText)
+  const { key, certificate } = await newRoot(organization, clock, oldKey)
+  await writeWhole(join(stateDir, 'ca-key.pem'), key, 0o600)
+  await writeWhole(join(stateDir, 'root-cert.pem'), certificate, 0o644)
+  return await authorityOf({ key, certificate }, clock, stateDir)
+}
+
+/** A self-signed root of ten years, as PEM; of `oldKey` when that is given. */
+export async function newRoot(
+  organization: string,
+  clock: Clock,
+  oldKey?: string,
+): Promise<{ readonly key: string; readonly certificate: string }> {
+  const key = oldKey ?? keyPem((await generateKey()).privateKey)
+  const privateKey = await importKey(key)
   const publicKey = await publicHalf(privateKey)
   const root = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serial(),
@@ -111,10 +125,7 @@ async function makeRoot(stateDir: string, organization: string, clock: Clock, ol
       await x509.SubjectKeyIdentifierExtension.create(publicKey),
     ],
   })
-  const certificate = `${root.toString('pem')}\n`
-  await writeWhole(join(stateDir, 'ca-key.pem'), keyText, 0o600)
-  await writeWhole(join(stateDir, 'root-cert.pem'), certificate, 0o644)
-  return await authorityOf({ key: keyText, certificate }, clock, stateDir)
+  return { key, certificate: `${root.toString('pem')}\n` }
 }
 
 class LocalAuthority implements Authority {

@@ -51,4 +51,23 @@ describe('control on the API', () => {
     ]
     expect((await cluster.kubectl(lease)).out).not.toBe('')
   })
+  it('writes the roots into every namespace, also a new one, and puts them right', async () => {
+    const roots = async (namespace: string): Promise<string> => {
+      const path = ['get', 'configmap', 'ambit-root-cert', '-n', namespace, '-o', 'jsonpath={.data.root-cert\\.pem}']
+      return (await cluster.kubectl(path)).out
+    }
+    await eventually('the roots are in default', async () => (await roots('default')).includes('BEGIN CERTIFICATE'))
+    await cluster.kubectl(['create', 'namespace', 'later'])
+    await eventually(
+      'the roots are in the new one',
+      async () => (await roots('later')) === (await roots('default')),
+      2_000,
+    )
+    await cluster.kubectl(['delete', 'configmap', 'ambit-root-cert', '-n', 'later'])
+    await eventually(
+      'the roots are there again',
+      async () => (await roots('later')) === (await roots('default')),
+      2_000,
+    )
+  })
 })

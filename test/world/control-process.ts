@@ -1,7 +1,7 @@
 // `ambit control` as a process of this machine that reads a real cluster. Must not live here: expectations.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,12 +25,10 @@ export function startControl(kubeconfig: string, flags: readonly string[] = []):
   const folder = mkdtempSync(join(tmpdir(), 'ambit-control-'))
   const socket = join(folder, 'admin.sock')
   const logFile = join(folder, 'log')
-  mkdirSync(join(folder, 'state'), { mode: 0o700 })
-  writeFileSync(join(folder, 'keys.jwks'), '{"keys":[]}')
   // prettier-ignore
   const child = spawn('sh', ['-c', 'exec "$@" >>"$0" 2>&1', logFile, ambit, 'control',
     '--kubeconfig', kubeconfig, '--listen', '127.0.0.1:0', '--admin', `unix:${socket}`,
-    '--state-dir', join(folder, 'state'), '--token-keys', join(folder, 'keys.jwks'), ...flags,
+    ...flags,
   ], { stdio: 'ignore' })
   const admin = (path: string): Promise<{ status: number; text: string }> =>
     new Promise((resolve, reject) => {

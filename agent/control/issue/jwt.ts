@@ -5,6 +5,7 @@ import { createLocalJWKSet, errors, jwtVerify, type JSONWebKeySet, type JWTPaylo
 import type { Clock } from '../../base/clock.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Authenticator, Caller } from './authenticator.ts'
+import { MAX_TOKEN_CHARACTERS, TOKEN_AUDIENCE } from './token.ts'
 
 export interface JwtOptions {
   /** JWKS with the public keys. */
@@ -16,8 +17,6 @@ export interface JwtOptions {
 
 /** Clocks of nodes differ. */
 const SKEW_SECONDS = 30
-/** A projected token has about 1.2 kB. */
-const MAX_TOKEN_CHARACTERS = 16_384
 
 type KeySet = ReturnType<typeof createLocalJWKSet>
 
@@ -34,7 +33,7 @@ export class JwtAuthenticator implements Authenticator {
   }
 
   async authenticate(token: string): Promise<Caller> {
-    const { audience = 'istio-ca', clock } = this.#options
+    const { audience = TOKEN_AUDIENCE, clock } = this.#options
     if (token === '') throw refused('there is no bearer token in the request')
     if (token.length > MAX_TOKEN_CHARACTERS)
       throw refused(`the token is longer than ${MAX_TOKEN_CHARACTERS} characters`)

@@ -30,7 +30,11 @@ const schema = z.strictObject({
     gatewayClassName: z.string().min(1),
     listeners: z.array(listener).max(64).optional(),
     addresses: z.array(z.looseObject({})).optional(),
-    infrastructure: object({ labels, annotations: labels, parametersRef: z.looseObject({}) }).optional(),
+    infrastructure: object({
+      labels,
+      annotations: labels,
+      parametersRef: z.strictObject({ group: z.string(), kind: z.string().min(1), name: z.string().min(1) }),
+    }).optional(),
     allowedListeners: z.looseObject({}).optional(),
     tls: z.looseObject({}).optional(),
     defaultScope: z.string().optional(),
@@ -44,7 +48,6 @@ export const gateway = defineKind({
   group: 'gateway.networking.k8s.io',
   versions: ['v1', 'v1beta1'],
   schema,
-  notes: [{ path: 'spec.infrastructure.parametersRef', code: 'CONFIG_NOT_YET', feature: 'parameters of a Gateway' }],
   mistakes: {
     'spec.className': 'The field is called gatewayClassName.',
     'spec.selector': 'That is a field of Istio’s Gateway (networking.istio.io/v1); this one has gatewayClassName.',
@@ -100,6 +103,16 @@ function check(resource: Resource<GatewayBody>, report: Report): void {
       code: 'CONFIG_INVALID_VALUE',
       path: ['metadata', 'labels', wanted.key],
       message: `Must be one of ${WAYPOINT_FOR.join(', ')}, not ${JSON.stringify(wanted.value)}.`,
+    })
+  }
+  const parameters = spec.infrastructure?.parametersRef
+  if (parameters && (parameters.group !== '' || parameters.kind !== 'ConfigMap')) {
+    report({
+      severity: 'error',
+      code: 'CONFIG_INVALID_VALUE',
+      path: ['spec', 'infrastructure', 'parametersRef', parameters.kind === 'ConfigMap' ? 'group' : 'kind'],
+      message: `The parameters of a waypoint are in a ConfigMap, not in a ${parameters.kind} of group ${JSON.stringify(parameters.group)}.`,
+      hint: "Write group: '', kind: ConfigMap and its name.",
     })
   }
   const listeners = spec.listeners ?? []

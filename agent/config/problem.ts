@@ -36,6 +36,8 @@ export type ProblemCode =
   | 'CONFIG_NOT_ENFORCED'
   | 'CONFIG_NEEDS_WAYPOINT'
   | 'CONFIG_CONFLICT'
+  /** Of a waypoint's Gateway: the ConfigMap it names; told by who makes its objects. */
+  | 'CONFIG_PARAMETERS_INVALID'
   /** What became of a rejected resource. */
   | 'CONFIG_LAST_GOOD_KEPT'
   | 'CONFIG_DENIES_TARGETS'

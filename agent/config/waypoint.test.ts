@@ -16,19 +16,49 @@ const refusal = (metadata: string, spec: string) =>
   parseText(GATEWAY(metadata, spec), 'f').problems.map((one) => `${one.severity} ${one.field}: ${one.message}`)
 
 describe('the objects of a waypoint', () => {
-  it('are a ServiceAccount, a Service and a Deployment named after the Gateway, good resources themselves', () => {
+  it('are a ServiceAccount, a Service, a Deployment and a budget named after the Gateway, good resources themselves', () => {
     const objects = waypointResources(gateway(), { image: 'ambit:1', control: 'c:1' })
     expect(objects.map((one) => [one.kind, one.metadata.namespace, one.metadata.name])).toEqual([
       ['ServiceAccount', 'shop', 'wp'],
       ['Service', 'shop', 'wp'],
       ['Deployment', 'shop', 'wp'],
+      ['PodDisruptionBudget', 'shop', 'wp'],
     ])
     for (const object of objects) {
       const parsed = parseObject(object)
       expect(parsed.rejected).toEqual([])
-      expect(parsed.problems).toEqual([])
+      // A budget is none of a mesh's business.
+      expect(parsed.problems.filter((one) => one.severity !== 'info')).toEqual([])
     }
     expect(JSON.stringify(objects[2])).toContain('"--control","c:1"')
+  })
+
+  it('leave replicas to who scales, and run without any rights on a read-only root', () => {
+    const { spec } = waypointResources(gateway())[2] as { spec: { replicas?: number; template: { spec: unknown } } }
+    expect(spec.replicas).toBeUndefined()
+    expect(spec.template.spec).toMatchObject({
+      automountServiceAccountToken: false,
+      securityContext: { runAsNonRoot: true, runAsUser: 65532 },
+      containers: [
+        {
+          command: ['/opt/ambit/agent/bin/ambit'],
+          securityContext: {
+            readOnlyRootFilesystem: true,
+            allowPrivilegeEscalation: false,
+            capabilities: { drop: ['ALL'] },
+          },
+        },
+      ],
+    })
+  })
+
+  it('give a replica time to be forgotten, and to end what it has, before it is killed', () => {
+    const text = JSON.stringify(waypointResources(gateway())[2])
+    const seconds = (name: string) => Number(new RegExp(`${name}[":,]+(\\d+)`).exec(text)?.[1])
+    const delay = seconds('--drain-delay-seconds')
+    expect(delay).toBeGreaterThanOrEqual(5)
+    // 10: the supervisor's own margin.
+    expect(seconds('terminationGracePeriodSeconds')).toBeGreaterThan(delay + seconds('--drain-seconds') + 10)
   })
 
   it('carry what spec.infrastructure asks for, and belong to the Gateway', () => {

@@ -1,18 +1,21 @@
-// The Kubernetes objects that run a waypoint, from its Gateway: ServiceAccount, Service, Deployment. Pure: the sandbox
-// runs them as processes, control applies them to a cluster. Must not live here: who uses the waypoint (waypoint-use.ts).
+// The Kubernetes objects that run a waypoint, from its Gateway: ServiceAccount, Service, Deployment, PodDisruptionBudget, and
+// what its parameters ask for beside. Pure: the sandbox runs them as processes, control applies them to a cluster. Must not live
+// here: the container (waypoint-pod.ts), parameters (waypoint-parameters.ts), who uses the waypoint (waypoint-use.ts).
 import type { GatewayBody } from './gateway.ts'
 import type { Resource } from './resource.ts'
+import { withParameters, type WaypointParameters } from './waypoint-parameters.ts'
+import { waypointPod, type WaypointPodOptions } from './waypoint-pod.ts'
 
-export interface WaypointOptions {
-  /** Image of the container; default `ambit:latest`. */
-  readonly image?: string
-  /** `host:port` of control; default that of the chart. */
-  readonly control?: string
+export { WAYPOINT_ROOT_CERT, WAYPOINT_TOKEN } from './waypoint-pod.ts'
+
+export interface WaypointOptions extends WaypointPodOptions {
+  /** Those of the GatewayClass, then those of the Gateway: a later one lies over the ones before. */
+  readonly parameters?: readonly WaypointParameters[]
 }
 
-/** Where the waypoint's container finds its root certificate and its token. */
-export const WAYPOINT_ROOT_CERT = '/var/run/secrets/ambit/root-cert.pem'
-export const WAYPOINT_TOKEN = '/var/run/secrets/tokens/istio-token'
+/** On every object that control makes: whose it is to repair and to remove. */
+export const MANAGED_LABEL = 'gateway.istio.io/managed'
+export const MANAGED_BY = 'ambit.io-mesh-controller'
 
 /** A Kubernetes object as plain data, ready to be written as YAML or applied. */
 export interface KubernetesObject {
@@ -30,7 +33,9 @@ export interface KubernetesObject {
 
 /**
  * The objects of a waypoint, all named after its Gateway. Labels and annotations of spec.infrastructure go to all of
- * them; with the Gateway's uid known they belong to it and go with it.
+ * them; with the Gateway's uid known they belong to it and go with it. The Deployment says nothing of replicas unless the
+ * parameters do: then they are the business of who scales it, a person or an autoscaler (one at first).
+ * Throws CONFIG_PARAMETERS_INVALID for parameters that cannot be laid over these objects.
  */
 export function waypointResources(
   gateway: Resource<GatewayBody>,
@@ -43,7 +48,7 @@ export function waypointResources(
     ...infrastructure?.labels,
     ...selector,
     'gateway.networking.k8s.io/gateway-class-name': gatewayClassName,
-    'gateway.istio.io/managed': 'ambit.io-mesh-controller',
+    [MANAGED_LABEL]: MANAGED_BY,
   }
   const metadata = {
     name,
@@ -51,11 +56,7 @@ export function waypointResources(
     labels,
     ...(infrastructure?.annotations ? { annotations: infrastructure.annotations } : {}),
     ...(uid
-      ? {
-          ownerReferences: [
-            { apiVersion: gateway.apiVersion, kind: 'Gateway', name, uid, controller: true, blockOwnerDeletion: true },
-          ],
-        }
+      ? { ownerReferences: [{ apiVersion: gateway.apiVersion, kind: 'Gateway', name, uid, controller: true }] }
       : {}),
   }
   // A waypoint ends tunnels itself and is never captured; both prefixes, so that an Istio beside Ambit leaves it alone too.
@@ -66,7 +67,7 @@ export function waypointResources(
     'service.istio.io/canonical-name': name,
     'service.istio.io/canonical-revision': 'latest',
   }
-  return [
+  const objects: KubernetesObject[] = [
     { apiVersion: 'v1', kind: 'ServiceAccount', metadata },
     {
       apiVersion: 'v1',
@@ -87,8 +88,9 @@ export function waypointResources(
       kind: 'Deployment',
       metadata,
       spec: {
-        replicas: 1,
         selector: { matchLabels: selector },
+        // A new one is ready before an old one goes.
+        strategy: { type: 'RollingUpdate', rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
         template: {
           metadata: {
             labels: podLabels,
@@ -99,71 +101,30 @@ export function waypointResources(
               'prometheus.io/path': '/metrics',
             },
           },
-          spec: podSpec(name, namespace, options),
+          spec: waypointPod({ name, namespace, selector }, options),
         },
+      },
+    },
+    {
+      apiVersion: 'policy/v1',
+      kind: 'PodDisruptionBudget',
+      metadata,
+      spec: {
+        selector: { matchLabels: selector },
+        // Not minAvailable: 1, which would keep a node with the only replica from ever being drained.
+        maxUnavailable: 1,
+        unhealthyPodEvictionPolicy: 'AlwaysAllow',
       },
     },
   ]
-}
-
-function podSpec(name: string, namespace: string, options: WaypointOptions): unknown {
-  const { image = 'ambit:latest', control = 'control.ambit-system.svc:15012' } = options
-  return {
-    serviceAccountName: name,
-    terminationGracePeriodSeconds: 60,
-    securityContext: {
-      runAsNonRoot: true,
-      runAsUser: 65532,
-      runAsGroup: 65532,
-      seccompProfile: { type: 'RuntimeDefault' },
-    },
-    containers: [
-      {
-        name: 'waypoint',
-        image,
-        command: ['ambit'],
-        // prettier-ignore
-        args: [
-          'waypoint',
-          '--name', name,
-          '--namespace', namespace,
-          '--service-account', name,
-          '--control', control,
-          '--root-cert', WAYPOINT_ROOT_CERT,
-          '--token-file', WAYPOINT_TOKEN,
-          '--listen', '[::]:15008',
-          '--metrics', '[::]:15020',
-          '--ready', '[::]:15021',
-        ],
-        ports: [
-          { name: 'mesh', containerPort: 15008, protocol: 'TCP' },
-          { name: 'metrics', containerPort: 15020, protocol: 'TCP' },
-          { name: 'status-port', containerPort: 15021, protocol: 'TCP' },
-        ],
-        readinessProbe: { httpGet: { path: '/healthz/ready', port: 15021 }, periodSeconds: 5 },
-        resources: { requests: { cpu: '100m', memory: '128Mi' }, limits: { memory: '1Gi' } },
-        securityContext: {
-          allowPrivilegeEscalation: false,
-          readOnlyRootFilesystem: true,
-          capabilities: { drop: ['ALL'] },
-        },
-        volumeMounts: [
-          { name: 'root-cert', mountPath: '/var/run/secrets/ambit', readOnly: true },
-          { name: 'token', mountPath: '/var/run/secrets/tokens', readOnly: true },
-        ],
-      },
-    ],
-    volumes: [
-      {
-        name: 'root-cert',
-        configMap: { name: 'ambit-root-cert', items: [{ key: 'root-cert.pem', path: 'root-cert.pem' }] },
-      },
-      {
-        name: 'token',
-        projected: {
-          sources: [{ serviceAccountToken: { audience: 'istio-ca', expirationSeconds: 43_200, path: 'istio-token' } }],
-        },
-      },
-    ],
+  const parameters = options.parameters ?? []
+  if (parameters.some((one) => one.horizontalPodAutoscaler)) {
+    objects.push({
+      apiVersion: 'autoscaling/v2',
+      kind: 'HorizontalPodAutoscaler',
+      metadata,
+      spec: { scaleTargetRef: { apiVersion: 'apps/v1', kind: 'Deployment', name } },
+    })
   }
+  return parameters.reduce<readonly KubernetesObject[]>((made, one) => withParameters(made, one), objects)
 }

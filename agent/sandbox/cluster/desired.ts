@@ -1,11 +1,14 @@
 // Which pods and services a folder of Kubernetes YAML asks for. Pure: resources in, wishes out. Must not live here: which
 // pods exist (plan.ts), how they are run (container-command.ts).
 import { createHash } from 'node:crypto'
+import { AmbitError, messageOf } from '../../base/errors.ts'
 import { isWaypoint, type GatewayBody } from '../../config/gateway.ts'
+import { configMap, type ConfigMapBody } from '../../config/core-kinds.ts'
 import { parseObject } from '../../config/load.ts'
 import type { PodSpec, DeploymentBody, PodBody } from '../../config/pod.ts'
 import type { Resource } from '../../config/resource.ts'
 import type { ServiceBody } from '../../config/service.ts'
+import { readParameters, type WaypointParameters } from '../../config/waypoint-parameters.ts'
 import { waypointResources } from '../../config/waypoint.ts'
 
 export type Owner = 'Deployment' | 'Pod' | 'Gateway'
@@ -75,9 +78,13 @@ function podSet(
   }
 }
 
-/** The Deployment and the Service that a waypoint Gateway stands for. */
-function waypointOf(resource: Resource<GatewayBody>, control: string): { set: PodSet; services: ServiceWish[] } {
-  const made = waypointResources(resource, { image: WAYPOINT_IMAGE, control }).flatMap(
+/** The Deployment and the Service that a waypoint Gateway stands for. Throws CONFIG_PARAMETERS_INVALID. */
+function waypointOf(
+  resource: Resource<GatewayBody>,
+  control: string,
+  parameters: readonly WaypointParameters[],
+): { set: PodSet; services: ServiceWish[] } {
+  const made = waypointResources(resource, { image: WAYPOINT_IMAGE, control, sandbox: true, parameters }).flatMap(
     (object) => parseObject(object).resources,
   )
   const deployment = made.find((one) => one.kind === 'Deployment') as Resource<DeploymentBody>
@@ -85,6 +92,19 @@ function waypointOf(resource: Resource<GatewayBody>, control: string): { set: Po
     set: deploymentSet('Gateway', deployment),
     services: made.filter((one) => one.kind === 'Service').map((one) => serviceWish(one as Resource<ServiceBody>)),
   }
+}
+
+function parametersOf(gateway: Resource<GatewayBody>, resources: readonly Resource[]): WaypointParameters[] {
+  const name = gateway.body.spec.infrastructure?.parametersRef?.name
+  if (name === undefined) return []
+  const found = resources.find(
+    (one) =>
+      one.definition === (configMap as Resource['definition']) &&
+      one.metadata.namespace === gateway.metadata.namespace &&
+      one.metadata.name === name,
+  ) as Resource<ConfigMapBody> | undefined
+  if (!found) throw new AmbitError('CONFIG_PARAMETERS_INVALID', `there is no ConfigMap ${name} in its namespace`)
+  return [readParameters(name, found.body.data ?? {})]
 }
 
 function deploymentSet(owner: Owner, resource: Resource<DeploymentBody>): PodSet {
@@ -127,7 +147,13 @@ export function desiredOf(resources: readonly Resource[], control: string): Desi
       case 'Gateway': {
         const gateway = resource as Resource<GatewayBody>
         if (resource.definition.group !== 'gateway.networking.k8s.io' || !isWaypoint(gateway)) break
-        const made = waypointOf(gateway, control)
+        let made: ReturnType<typeof waypointOf>
+        try {
+          made = waypointOf(gateway, control, parametersOf(gateway, resources))
+        } catch (error) {
+          notes.add(`Gateway ${metadata.namespace}/${metadata.name} runs without its parameters: ${messageOf(error)}.`)
+          made = waypointOf(gateway, control, [])
+        }
         podSets.push(made.set)
         services.push(...made.services)
         break

@@ -13,8 +13,6 @@ enum {
 	CNI_UNDECODABLE = 6,
 	CNI_BAD_CONFIG = 7,
 	CNI_TRY_AGAIN = 11,
-	CNI_UNAVAILABLE = 50,
-	CNI_LIMITED = 51,
 	/* The agent refused, and would again. */
 	AMBIT_REFUSED = 100,
 	/* CHECK: the pod is not as its registration says. */

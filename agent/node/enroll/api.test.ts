@@ -98,12 +98,6 @@ describe('the local API', () => {
     expect(await client.ask({ op: 'del', uid, sandbox: 'second' })).toEqual({ ok: true, removed: false })
   })
 
-  it('says that it is there, and whether there is a state', async () => {
-    expect(await client.ask({ op: 'status' })).toEqual({ ok: true, ready: true })
-    state = undefined
-    expect(await client.ask({ op: 'status' })).toEqual({ ok: true, ready: false })
-  })
-
   it('forgets what is gone when asked to look', async () => {
     const pod = folder.pod('web')
     await client.ask({ op: 'add', ...pod })

@@ -16,7 +16,7 @@ const MAX_CONNECTIONS = 64
 export const MAX_SOCKET_PATH = 107
 
 /** What the API drives. */
-export type ApiTarget = Pick<Enrollment, 'add' | 'del' | 'list' | 'status' | 'ready' | 'changed'>
+export type ApiTarget = Pick<Enrollment, 'add' | 'del' | 'list' | 'status' | 'changed'>
 
 export interface Api {
   close(): Promise<void>
@@ -143,14 +143,12 @@ async function perform(line: string, target: ApiTarget): Promise<object> {
       if (status && (sandbox === undefined || known === sandbox)) return describe(status)
       throw new AmbitError('ENROLL_UNKNOWN_POD', `No pod ${uidOf(request)} is registered on this node.`)
     }
-    case 'status':
-      return { ready: target.ready() }
     case 'sweep':
       target.changed()
       return {}
     default:
       throw new AmbitError('ENROLL_UNKNOWN_OP', `There is no operation ${JSON.stringify(request['op'])}.`, {
-        hint: 'Use add, del, list, check, status or sweep.',
+        hint: 'Use add, del, list, check or sweep.',
       })
   }
 }

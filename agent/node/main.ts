@@ -16,7 +16,7 @@ import { Metrics } from '../telemetry/exposition.ts'
 import { TcpMetrics } from '../telemetry/istio.ts'
 import { Readiness } from '../telemetry/readiness.ts'
 import { connectControl } from '../wire/connect-control.ts'
-import { agentEssentials, agentKinds } from '../wire/contract.ts'
+import { agentEssentials, agentKinds, type ControlConnection } from '../wire/contract.ts'
 import { CniKeeper, removeFromConflist } from './cni/keeper.ts'
 import { cniMetrics } from './cni/metrics.ts'
 import type { Enrollment } from './enroll/contract.ts'
@@ -254,6 +254,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     clock,
     exemptNamespaces: flags.exemptNamespaces,
     leads: () => redirect.leads(),
+    hearsOfPods: () => hearsOfPods(control),
     async onEnrolled(pod, listeners) {
       await running.addPod(pod, listeners)
       prover.add(pod)
@@ -332,6 +333,11 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     log,
   })
   lifecycle.onStop('admin', () => admin.close())
+}
+
+function hearsOfPods(control: ControlConnection): boolean {
+  const { connected, kinds } = control.status()
+  return connected && kinds.some(({ kind, synced }) => kind === 'Pod' && synced)
 }
 
 /** With 10 000 workloads an agent had 266 MiB before it and 128 after. */

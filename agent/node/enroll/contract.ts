@@ -3,6 +3,8 @@
 import type { Clock } from '../../base/clock.ts'
 import type { Logger } from '../../base/log.ts'
 import type { MeshView } from '../../mesh/state.ts'
+import type { Discovery, SoughtPod } from './discover.ts'
+import type { MissingPod } from './finder.ts'
 import type { PodHandle, PodListeners, Redirect } from '../redirect/contract.ts'
 
 /** A pod somebody (the sandbox, a CNI plugin) told this agent about. */
@@ -44,6 +46,10 @@ export interface EnrollmentOptions {
   readonly stateDir: string
   readonly log: Logger
   readonly clock: Clock
+  /** True while control tells of this node's pods, so that `add` is worth waiting for its word. Default: never. */
+  readonly hearsOfPods?: () => boolean
+  /** Default discoverPods. */
+  readonly discover?: (sought: readonly SoughtPod[]) => Promise<Discovery>
   /** False once a newer agent has taken over: its pods are that one's then. Default: always true. */
   readonly leads?: () => boolean
   /** Namespaces whose pods are never captured; default ambit-system and kube-system. */
@@ -67,11 +73,11 @@ export interface Enrollment {
    * with that one, and then nothing is changed.
    */
   del(uid: string, sandbox?: string): Promise<boolean>
-  /** True once there is a state to decide by. Throws ENROLL_SUPERSEDED. */
-  ready(): boolean
   status(uid: string): PodStatus | undefined
   list(): readonly PodStatus[]
-  /** Resolves when no reconcile is running or due at once (failed pods wait for their backoff). */
+  /** Pods that should be captured, and that are not found on this node. */
+  missing(): readonly MissingPod[]
+  /** Resolves when no reconcile and no search for pods is running or due at once (failed pods wait for their backoff). */
   settled(): Promise<void>
   /** Closes the socket. Pods stay captured. */
   close(): Promise<void>

@@ -3,10 +3,12 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { ManualClock } from '../../base/clock.ts'
 import { silentLog } from '../../base/log.ts'
+import type { NodePod } from '../../mesh/pod.ts'
 import type { MeshState } from '../../mesh/state.ts'
-import type { Enrollment } from './contract.ts'
+import type { Enrollment, RegisteredPod } from './contract.ts'
+import type { FoundPod } from './discover.ts'
 import { startEnrollment } from './enrollment.ts'
-import { Books, Folder, shopMesh, workloadFor } from './testing.ts'
+import { Books, Folder, nodePodFor, shopMesh, workloadFor } from './testing.ts'
 
 describe('enrolment', () => {
   let folder: Folder
@@ -18,6 +20,10 @@ describe('enrolment', () => {
   let handoverFailures: number
   let running: Enrollment[]
   let leads: boolean
+  let hears: boolean
+  /** What a look at the node's processes finds, by uid. */
+  let processes: Map<string, FoundPod>
+  let looks: string[][]
 
   async function start(): Promise<Enrollment> {
     const enrollment = await startEnrollment({
@@ -29,6 +35,11 @@ describe('enrolment', () => {
       log: silentLog,
       clock,
       leads: () => leads,
+      hearsOfPods: () => hears,
+      discover: async (sought) => {
+        looks.push(sought.map(({ uid }) => uid))
+        return { found: new Map(processes), unclear: new Map() }
+      },
       onEnrolled: (pod, listeners) => {
         told.push(`+${pod.name} ${listeners.outbound}`)
         if (handoverFailures-- > 0) throw new Error('no listener')
@@ -48,6 +59,9 @@ describe('enrolment', () => {
     handoverFailures = 0
     running = []
     leads = true
+    hears = false
+    processes = new Map()
+    looks = []
   })
   afterEach(async () => {
     for (const enrollment of running) await enrollment.close()
@@ -228,6 +242,118 @@ describe('enrolment', () => {
     expect(books.log).toEqual(['enroll uid-web', 'unenroll uid-web'])
     expect(enrollment.status(pod.uid)).toBeUndefined()
     expect(await enrollment.del(pod.uid)).toBe(false)
+  })
+
+  it('waits for the word of control about a new pod, which may say another thing than its namespace', async () => {
+    hears = true
+    const enrollment = await start()
+    const [out, into] = [folder.pod('opts-out'), folder.pod('opts-in', { namespace: 'plain' })]
+    const answers = Promise.all([enrollment.add(out), enrollment.add(into)])
+    await enrollment.settled()
+    expect(enrollment.list()).toEqual([])
+    mesh?.setPod(nodePodFor(out, { enrolment: 'not_enrolled', addresses: [] }))
+    mesh?.setPod(nodePodFor(into, { addresses: [] }))
+    enrollment.changed()
+    expect(await answers).toMatchObject([{ phase: 'out' }, { phase: 'captured' }])
+    expect(books.log).toEqual(['enroll uid-opts-in'])
+  })
+
+  it('lets the namespace decide of a pod when no word comes in time, or control is away', async () => {
+    hears = true
+    const enrollment = await start()
+    const answer = enrollment.add(folder.pod('web'))
+    await enrollment.settled()
+    expect(books.log).toEqual([])
+    clock.advance(2_000)
+    expect(await answer).toMatchObject({ phase: 'captured' })
+    hears = false
+    expect(await enrollment.add(folder.pod('other', { namespace: 'plain' }))).toMatchObject({ phase: 'out' })
+  })
+
+  it('captures and releases a running pod as its labels change', async () => {
+    const enrollment = await start()
+    const pod = folder.pod('web')
+    const label = async (enrolment: NodePod['enrolment']): Promise<void> => {
+      mesh?.setPod(nodePodFor(pod, { enrolment }))
+      enrollment.changed()
+      await enrollment.settled()
+    }
+    mesh?.setPod(nodePodFor(pod))
+    await enrollment.add(pod)
+    await label('not_enrolled')
+    expect(enrollment.status(pod.uid)).toMatchObject({ phase: 'out' })
+    expect(books.enrolled()).toEqual([])
+    await label('enrolled')
+    expect(enrollment.status(pod.uid)).toMatchObject({ phase: 'captured' })
+    expect(told).toEqual(['+web 1001', '-web', '+web 1001'])
+  })
+
+  const foundAt = (pod: RegisteredPod): [string, FoundPod] => [
+    pod.uid,
+    { netns: pod.netns, netnsId: '', pid: 1, processes: 1 },
+  ]
+
+  it('finds pods that were there before it, and only looks for those that are to be captured', async () => {
+    const pods = ['web', 'none', 'starting', 'known'].map((name) => folder.pod(name))
+    const [web, none, starting, known] = pods as [RegisteredPod, RegisteredPod, RegisteredPod, RegisteredPod]
+    processes = new Map(pods.map(foundAt))
+    mesh?.setPod(nodePodFor(web))
+    mesh?.setPod(nodePodFor(none, { enrolment: 'not_enrolled' }))
+    mesh?.setPod(nodePodFor(starting, { addresses: [] }))
+    const enrollment = await start()
+    await enrollment.add(known)
+    await enrollment.settled()
+    expect(looks).toEqual([['uid-web']])
+    expect(
+      enrollment
+        .list()
+        .map(({ pod, phase }) => `${pod.name} ${phase}`)
+        .toSorted(),
+    ).toEqual(['known captured', 'web captured'])
+    expect(enrollment.missing()).toEqual([])
+    // Labelled later, as a whole namespace would be.
+    mesh?.setPod(nodePodFor(none))
+    enrollment.changed()
+    await enrollment.settled()
+    expect(enrollment.status(none.uid)).toMatchObject({ phase: 'captured' })
+    expect(looks).toEqual([['uid-web'], ['uid-none']])
+  })
+
+  it('says which pods it cannot find, and looks for them with growing pauses', async () => {
+    const pod = folder.pod('web')
+    mesh?.setPod(nodePodFor(pod))
+    const enrollment = await start()
+    await enrollment.settled()
+    enrollment.changed()
+    await enrollment.settled()
+    expect(looks).toHaveLength(1)
+    expect(enrollment.missing()).toEqual([])
+    clock.advance(10_000)
+    await enrollment.settled()
+    expect(looks).toHaveLength(2)
+    expect(enrollment.missing()).toMatchObject([
+      { name: 'web', reason: 'No process of it is to be seen on this node.' },
+    ])
+    processes = new Map([foundAt(pod)])
+    clock.advance(10_000)
+    await enrollment.settled()
+    expect(enrollment.status(pod.uid)).toMatchObject({ phase: 'captured' })
+    expect(enrollment.missing()).toEqual([])
+  })
+
+  it('keeps a pod captured that was deleted by force and still runs', async () => {
+    const enrollment = await start()
+    const pod = folder.pod('web', { namespace: 'plain' })
+    mesh?.setPod(nodePodFor(pod))
+    await enrollment.add(pod)
+    mesh?.removePod(`one/${pod.uid}`)
+    enrollment.changed()
+    await enrollment.settled()
+    expect(enrollment.status(pod.uid)).toMatchObject({ phase: 'captured' })
+    rmSync(pod.netns)
+    clock.advance(10_000)
+    await enrollment.settled()
+    expect(books.enrolled()).toEqual([])
   })
 
   it('notices by itself that a namespace is gone', async () => {

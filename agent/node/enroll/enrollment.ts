@@ -1,12 +1,13 @@
 // The driver: runs the plan, one step after the other, whenever something changed, and again later for what failed. Must
-// not live here: the decision (wanted.ts, plan.ts), the local socket (api.ts).
+// not live here: the decision (wanted.ts, plan.ts), the local socket (api.ts), looking for pods (finder.ts).
 import { Backoff } from '../../base/backoff.ts'
 import type { Timer } from '../../base/clock.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import { openApi, type Api } from './api.ts'
 import type { Enrollment, EnrollmentOptions, PodPhase, PodStatus, RegisteredPod } from './contract.ts'
+import { Finder, type MissingPod } from './finder.ts'
 import { plan, samePod, type Step } from './plan.ts'
-import { Registry } from './registry.ts'
+import { pathHere, Registry } from './registry.ts'
 import { defaultExemptNamespaces, wantedPod, type Wanted } from './wanted.ts'
 
 /** Between looks at the world without a cause: a namespace can vanish without anybody saying so. */
@@ -15,6 +16,11 @@ const SWEEP_MS = 10_000
 const RETRY = { baseMs: 250, maxMs: 30_000 }
 /** `add` gives up waiting after this; the pod stays registered and is tried on. */
 const ADD_TIMEOUT_MS = 30_000
+/**
+ * So long `add` waits for control's word of a pod: it has the pod as early as the kubelet, which has more to do before the
+ * network's turn. Then the namespace decides.
+ */
+const WORD_MS = 2_000
 
 interface Failure {
   readonly message: string
@@ -35,6 +41,7 @@ class Driver implements Enrollment {
   readonly #options: EnrollmentOptions
   readonly #registry: Registry
   readonly #exempt: readonly string[]
+  readonly #finder: Finder
   /** As they were when their listeners were handed over. */
   readonly #captured = new Map<string, RegisteredPod>()
   /** Asked to go, and not known to be gone yet. */
@@ -51,6 +58,19 @@ class Driver implements Enrollment {
     this.#options = options
     this.#registry = registry
     this.#exempt = options.exemptNamespaces ?? defaultExemptNamespaces
+    this.#finder = new Finder({
+      view: options.view,
+      exempt: this.#exempt,
+      registered: () => this.#registry.pods,
+      register: (pod) => {
+        if (this.#closed || !this.#leads()) return
+        this.#registry.add(pod)
+        this.changed()
+      },
+      clock: options.clock,
+      log: options.log,
+      ...(options.discover ? { discover: options.discover } : {}),
+    })
   }
 
   start(): void {
@@ -69,13 +89,18 @@ class Driver implements Enrollment {
     this.#running ??= Promise.resolve().then(() => this.#run())
   }
 
-  async add(pod: RegisteredPod): Promise<PodStatus> {
+  async add(asked: RegisteredPod): Promise<PodStatus> {
     this.#mustLead()
+    const pod = { ...asked, netns: pathHere(asked.netns) }
     const wanted = this.#wanted(pod)
     if (wanted.verdict === 'unknown') {
       throw new AmbitError('ENROLL_NO_STATE', `Pod ${pod.namespace}/${pod.name} cannot be judged: ${wanted.reason}`, {
         hint: 'The agent has never reached control; see its log. The pod starts once it has.',
       })
+    }
+    if (wanted.guessed && this.#options.hearsOfPods?.() === true) {
+      await this.#until(() => this.#wanted(pod).guessed !== true, WORD_MS)
+      this.#mustLead()
     }
     const known = this.#registry.pods.get(pod.uid)
     const alive = known !== undefined && this.#registry.alive(known)
@@ -88,12 +113,13 @@ class Driver implements Enrollment {
     }
     this.#forgive(pod.uid)
     this.changed()
-    await this.#until(() => {
+    const decided = await this.#until(() => {
       const status = this.status(pod.uid)
       return (
         status === undefined || status.phase === 'out' || status.phase === 'captured' || this.#failures.has(pod.uid)
       )
     })
+    if (!decided) throw undecided()
     const status = this.status(pod.uid)
     if (status?.phase === 'captured' || status?.phase === 'out') return status
     throw new AmbitError(
@@ -101,11 +127,6 @@ class Driver implements Enrollment {
       `Pod ${pod.namespace}/${pod.name} is not captured: ${status?.reason ?? 'it was removed meanwhile.'}`,
       { hint: 'It is tried again until it succeeds or the pod is removed.' },
     )
-  }
-
-  ready(): boolean {
-    this.#mustLead()
-    return this.#options.view() !== undefined
   }
 
   async del(uid: string, sandbox?: string): Promise<boolean> {
@@ -116,7 +137,7 @@ class Driver implements Enrollment {
     this.#released.add(uid)
     this.#forgive(uid)
     this.changed()
-    await this.#until(() => !this.#released.has(uid) || this.#failures.has(uid))
+    if (!(await this.#until(() => !this.#released.has(uid) || this.#failures.has(uid)))) throw undecided()
     const failure = this.#failures.get(uid)
     if (!failure) return true
     throw new AmbitError('ENROLL_FAILED', `Pod ${uid} is not released: ${failure.message}`, {
@@ -142,8 +163,15 @@ class Driver implements Enrollment {
     return [...this.#registry.pods.keys()].flatMap((uid) => this.status(uid) ?? [])
   }
 
+  missing(): readonly MissingPod[] {
+    return this.#finder.missing()
+  }
+
   async settled(): Promise<void> {
-    while (this.#running) await this.#running
+    do {
+      while (this.#running) await this.#running
+      await this.#finder.settled()
+    } while (this.#running)
   }
 
   async close(): Promise<void> {
@@ -156,7 +184,8 @@ class Driver implements Enrollment {
   }
 
   #wanted(pod: RegisteredPod): Wanted {
-    return wantedPod(this.#options.view(), this.#options.node, pod, this.#exempt)
+    const held = this.#captured.has(pod.uid) || this.#options.redirect.enrolled().includes(pod.uid)
+    return wantedPod(this.#options.view(), this.#options.node, pod, this.#exempt, held)
   }
 
   async #run(): Promise<void> {
@@ -176,6 +205,7 @@ class Driver implements Enrollment {
           await this.#take(step)
         }
         this.#settleReleased()
+        if (!this.#closed && this.#leads()) this.#finder.look()
         for (const told of this.#waiting) told()
       }
     } finally {
@@ -275,25 +305,25 @@ class Driver implements Enrollment {
     this.#failures.delete(uid)
   }
 
-  /** Resolves once `done`, which is asked now and after each run. Throws ENROLL_TIMEOUT. */
-  #until(done: () => boolean): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const end = (): void => {
+  /** Resolves once `done`, which is asked now and after each run; with false if that took too long. */
+  #until(done: () => boolean, ms = ADD_TIMEOUT_MS): Promise<boolean> {
+    return new Promise((resolve) => {
+      const end = (inTime: boolean): void => {
         this.#waiting.delete(told)
         timer.cancel()
+        resolve(inTime)
       }
       const told = (): void => {
-        if (!this.#closed && !done()) return
-        end()
-        resolve()
+        if (this.#closed || done()) end(true)
       }
-      const timer = this.#options.clock.after(ADD_TIMEOUT_MS, () => {
-        end()
-        const message = `Nothing was decided within ${ADD_TIMEOUT_MS / 1000} seconds.`
-        reject(new AmbitError('ENROLL_TIMEOUT', message, { hint: 'It goes on; ask with check.' }))
-      })
+      const timer = this.#options.clock.after(ms, () => end(false))
       this.#waiting.add(told)
       told()
     })
   }
+}
+
+function undecided(): AmbitError {
+  const message = `Nothing was decided within ${ADD_TIMEOUT_MS / 1000} seconds.`
+  return new AmbitError('ENROLL_TIMEOUT', message, { hint: 'It goes on; ask with check.' })
 }

@@ -52,6 +52,15 @@ export function parsePod(value: unknown): RegisteredPod {
   return { ...pod, sandbox: text('sandbox', (t) => SANDBOX.test(t), 'the id of a container') }
 }
 
+/**
+ * The same file as this process sees it: runtimes say /var/run, which on a node is a link to /run, and in a container may be a folder
+ * of its own. Unchanged where nothing is there either.
+ */
+export function pathHere(netns: string): string {
+  const other = netns.startsWith('/var/run/') ? netns.slice('/var'.length) : netns
+  return other !== netns && netnsIdOf(netns) === undefined && netnsIdOf(other) !== undefined ? other : netns
+}
+
 /** Device and inode of a network namespace, or undefined if there is nothing at the path. */
 export function netnsIdOf(path: string): string | undefined {
   try {

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MeshState } from '../../mesh/state.ts'
+import type { NodePod } from '../../mesh/pod.ts'
 import { defaultSettings } from '../../mesh/settings.ts'
 import type { Workload } from '../../mesh/workload.ts'
 import type { PodHandle, PodListeners, Redirect } from '../redirect/contract.ts'
@@ -77,6 +78,24 @@ export function shopMesh(): MeshState {
   const mesh = new MeshState()
   mesh.settings = { ...defaultSettings, enrolledNamespaces: ['shop'] }
   return mesh
+}
+
+/** What control tells of a pod. */
+export function nodePodFor(pod: RegisteredPod, change: Partial<NodePod> = {}): NodePod {
+  return {
+    uid: pod.uid,
+    kubeletUid: change.uid ?? pod.uid,
+    namespace: pod.namespace,
+    name: pod.name,
+    node: 'one',
+    serviceAccount: 'default',
+    addresses: pod.addresses,
+    containers: [],
+    hostNetwork: false,
+    stage: 'Running',
+    enrolment: 'enrolled',
+    ...change,
+  }
 }
 
 /** The workload that is a pod. */

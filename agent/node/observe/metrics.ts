@@ -32,7 +32,11 @@ export function agentMetrics(metrics: Metrics, parts: AgentParts): void {
     help: '1 at the rung of features this kernel stands on.',
     labels: ['rung'],
   })
-  const pods = metrics.gauge({ name: 'ambit_pods', help: 'Registered pods of this node by phase.', labels: ['phase'] })
+  const pods = metrics.gauge({
+    name: 'ambit_pods',
+    help: 'Pods of this node by phase; missing: to be captured and not found.',
+    labels: ['phase'],
+  })
   const open = metrics.gauge({ name: 'istio_tcp_sockets_open', help: 'Connections carried now.', labels: ['reporter'] })
   const sessions = metrics.gauge({ name: 'ambit_tunnels_open', help: 'Tunnels this node opened.', labels: [] })
   const waiting = metrics.gauge({
@@ -54,13 +58,14 @@ export function agentMetrics(metrics: Metrics, parts: AgentParts): void {
   for (const [feature, held] of Object.entries(parts.redirect.features)) features.with([feature]).value = held ? 1 : 0
   const { name: stands } = rungOf(parts.redirect.features)
   for (const name of rungs) rung.with([name]).value = name === stands ? 1 : 0
-  const phases = ['captured', 'out', 'pending', 'unknown']
+  const phases = ['captured', 'out', 'pending', 'unknown', 'missing']
   const states = ['requested', 'valid', 'renewing', 'expired']
   metrics.beforeScrape(() => {
     parts.tunnels.progress()
     for (const [event, count] of Object.entries(parts.redirect.counters())) kernel.with([event]).value = count
     for (const phase of phases) pods.with([phase]).value = 0
     for (const { phase } of parts.enrollment.list()) pods.with([phase]).value++
+    pods.with(['missing']).value = parts.enrollment.missing().length
     open.with(['agent']).value = parts.tunnels.connections
     sessions.with().value = parts.tunnels.sessions
     waiting.with().value = parts.tunnels.waiting

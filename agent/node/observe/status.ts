@@ -1,7 +1,6 @@
 // /status: how this agent and each of its pods stand, for `ambit status`: the answer is plain JSON, and only ever grows.
 // Must not live here: serving it (telemetry/admin.ts), showing it (cli/).
 import type { Clock } from '../../base/clock.ts'
-import type { PodStatus } from '../enroll/contract.ts'
 import type { Prover } from '../prove/prover.ts'
 import type { KubeletState } from '../redirect/checks.ts'
 import { rungOf, type Rung } from '../redirect/rung.ts'
@@ -14,7 +13,7 @@ export interface PodStatusReport {
   readonly name: string
   readonly uid: string
   readonly addresses: readonly string[]
-  /** captured, out, pending, unknown */
+  /** captured, out, pending, unknown; missing: to be captured, and not found on the node */
   readonly phase: string
   readonly reason: string
   /** Only of captured pods, from here on. */
@@ -50,7 +49,12 @@ export interface StatusParts extends Omit<AgentParts, 'redirect'> {
   readonly clock: Clock
 }
 
-function byName({ pod: a }: PodStatus, { pod: b }: PodStatus): number {
+interface Named {
+  readonly namespace: string
+  readonly name: string
+}
+
+function byName(a: Named, b: Named): number {
   return a.namespace.localeCompare(b.namespace) || a.name.localeCompare(b.name)
 }
 
@@ -58,6 +62,28 @@ export function agentStatus(facts: { version: string; node: string }, parts: Sta
   const { redirect, prover, tables, tunnels, enrollment, control, clock } = parts
   const proofs = new Map(prover.status().map((proof) => [proof.uid, proof]))
   const carried = new Map(tunnels.status().map((one) => [one.uid, one]))
+  const registered = enrollment.list().map(({ pod, phase, reason }): PodStatusReport => {
+    const { namespace, name, uid, addresses } = pod
+    const base = { namespace, name, uid, addresses, phase, reason }
+    const proof = proofs.get(uid)
+    const tunnel = carried.get(uid)
+    return {
+      ...base,
+      ...(proof && {
+        protected: proof.protected,
+        provedSeconds: proof.provedAt === undefined ? null : Math.max(0, clock.now() - proof.provedAt) / 1000,
+        problem: proof.problem,
+        repairs: proof.repairs,
+      }),
+      ...(tunnel && {
+        plaintext: tunnel.plaintext,
+        identity: tunnel.identity,
+        connections: tunnel.connections,
+        tunnels: tunnel.tunnelsIn,
+      }),
+    }
+  })
+  const missing = enrollment.missing().map((pod): PodStatusReport => ({ ...pod, phase: 'missing' }))
   return {
     version: facts.version,
     node: facts.node,
@@ -65,29 +91,6 @@ export function agentStatus(facts: { version: string; node: string }, parts: Sta
     control: { connected: control.status().connected },
     kernel: { ...rungOf(redirect.features), tablesSynced: tables.status().synced },
     kubelet: redirect.kubelet,
-    pods: enrollment
-      .list()
-      .toSorted(byName)
-      .map(({ pod, phase, reason }): PodStatusReport => {
-        const { namespace, name, uid, addresses } = pod
-        const base = { namespace, name, uid, addresses, phase, reason }
-        const proof = proofs.get(uid)
-        const tunnel = carried.get(uid)
-        return {
-          ...base,
-          ...(proof && {
-            protected: proof.protected,
-            provedSeconds: proof.provedAt === undefined ? null : Math.max(0, clock.now() - proof.provedAt) / 1000,
-            problem: proof.problem,
-            repairs: proof.repairs,
-          }),
-          ...(tunnel && {
-            plaintext: tunnel.plaintext,
-            identity: tunnel.identity,
-            connections: tunnel.connections,
-            tunnels: tunnel.tunnelsIn,
-          }),
-        }
-      }),
+    pods: [...registered, ...missing].toSorted(byName),
   }
 }

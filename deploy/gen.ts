@@ -56,7 +56,7 @@ async function roomGenerators(): Promise<Generator[]> {
   const found: Generator[] = []
   for (const [name, module, folder] of [
     ['bpf', 'native/bpf/gen.ts', 'native/bpf/gen'],
-    ['crds', 'agent/config/crd/gen.ts', 'deploy/crds'],
+    ['crds', 'deploy/chart/crds.ts', 'deploy/chart/crds'],
     ['reference', 'deploy/reference/gen.ts', 'deploy/reference'],
   ] as const) {
     const file = join(root, module)

@@ -93,6 +93,5 @@ capabilities:
     - NET_ADMIN # attach to cgroups and to pods' interfaces, transparent listeners
     - SYS_ADMIN # enter pods' network namespaces (setns), pin and find objects by id, look links up
     - SYS_PTRACE # read /proc/PID/ns and /proc/PID/cgroup of pods, which run as other users
-    - SYS_RESOURCE # locked memory of maps on kernels before 5.11; the holder's descriptors
     - DAC_OVERRIDE # CNI's folders where they are not root's
 {{- end }}

@@ -18,6 +18,7 @@ import { TokenReviewAuthenticator } from './issue/token-review.ts'
 import { TrustBundles } from './issue/trust-bundle.ts'
 import { openKube, type Kube } from './kube.ts'
 import { observe } from './observe.ts'
+import { Operator } from './operate/operator.ts'
 import { controlCommand, type ControlFlags } from './options.ts'
 
 const GRACE_MS = 2_000
@@ -99,7 +100,7 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
     await lifecycle.stop('start failed')
     throw error
   }
-  if (kube) startParts(kube, clock, log, lifecycle)
+  if (kube) startParts(kube, flags, clock, log, lifecycle)
   starting.done()
   const { reason, clean } = await lifecycle.ended
   log.info({ reason }, 'control ended')
@@ -133,8 +134,8 @@ function issuing(flags: ControlFlags, kube: Kube | undefined, clock: Clock, log:
 }
 
 /** What only a cluster has: the parts that write to it, each while this replica leads. */
-function startParts(kube: Kube, clock: Clock, log: Logger, lifecycle: Lifecycle): void {
-  const { client, objects, leader, authority } = kube
+function startParts(kube: Kube, flags: ControlFlags, clock: Clock, log: Logger, lifecycle: Lifecycle): void {
+  const { client, objects, leader, authority, systemNamespace } = kube
   if (authority) {
     const bundles = new TrustBundles({
       client,
@@ -148,6 +149,17 @@ function startParts(kube: Kube, clock: Clock, log: Logger, lifecycle: Lifecycle)
     bundles.start()
     lifecycle.onStop('trust bundles', () => bundles.stop())
   }
+  const waypoints = new Operator({
+    client,
+    objects,
+    leader,
+    clock,
+    log: log.child({ room: 'operate' }),
+    image: flags.image,
+    control: `control.${systemNamespace}.svc:15012`,
+  })
+  waypoints.start()
+  lifecycle.onStop('waypoints', () => waypoints.stop())
   // Last: the parts hear of it.
   leader.start()
 }

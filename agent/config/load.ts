@@ -299,7 +299,12 @@ function identify(value: unknown, known?: KindDefinition): Pick<Rejected, 'key' 
       : typeof metadata['namespace'] === 'string' && metadata['namespace']
         ? metadata['namespace']
         : 'default'
-  const ref: ResourceRef = { kind: value['kind'], namespace, name: name || '(unnamed)' }
+  const ref: ResourceRef = {
+    ...(definition ? { group: definition.group } : {}),
+    kind: value['kind'],
+    namespace,
+    name: name || '(unnamed)',
+  }
   return {
     key: definition && name ? keyOf(definition, namespace, name) : undefined,
     ref,

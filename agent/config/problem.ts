@@ -43,6 +43,8 @@ export type ProblemCode =
   | 'CONFIG_DENIES_TARGETS'
 
 export interface ResourceRef {
+  /** Of Kubernetes; '' for the core group, absent where it is not known. Two groups have a kind Gateway. */
+  readonly group?: string
   readonly kind: string
   /** '' for cluster-scoped kinds. */
   readonly namespace: string

@@ -101,8 +101,13 @@ export function defineKind<Body>(
   }
 }
 
-export function refOf(resource: Pick<Resource, 'kind' | 'metadata'>): ResourceRef {
-  return { kind: resource.kind, namespace: resource.metadata.namespace, name: resource.metadata.name }
+export function refOf(resource: Pick<Resource, 'definition' | 'kind' | 'metadata'>): ResourceRef {
+  return {
+    group: resource.definition.group,
+    kind: resource.kind,
+    namespace: resource.metadata.namespace,
+    name: resource.metadata.name,
+  }
 }
 
 /** `group/Kind/namespace/name`: one resource, whatever version it was written in. */

@@ -41,6 +41,7 @@ export class Control {
   readonly xds: XdsServer<Caller>
   readonly publisher: Publisher
   readonly #scopes = new WaypointScopes()
+  readonly #listeners = new Set<(snapshot: Snapshot) => void>()
   #authority: Authority | undefined
   #server: ControlServer | undefined
   #renewal: Timer | undefined
@@ -95,6 +96,11 @@ export class Control {
     log.info({ listen: this.address, names }, 'control serves')
   }
 
+  /** Hears of each snapshot after it was published. */
+  onSnapshot(listener: (snapshot: Snapshot) => void): void {
+    this.#listeners.add(listener)
+  }
+
   /** `HOST:PORT` it listens on. */
   get address(): string {
     const { host } = splitHostPort(this.#options.listen) ?? { host: '' }
@@ -123,6 +129,7 @@ export class Control {
     // A scope may have changed (a Gateway came) without any resource changing.
     this.store.touch()
     this.publishMs = clock.monotonic() - start
+    for (const listener of this.#listeners) listener(snapshot)
     log.info({ version: snapshot.version, changes, ms: Math.round(this.publishMs) }, 'configuration published')
   }
 

@@ -18,6 +18,7 @@ import { TokenReviewAuthenticator } from './issue/token-review.ts'
 import { TrustBundles } from './issue/trust-bundle.ts'
 import { openKube, type Kube } from './kube.ts'
 import { observe } from './observe.ts'
+import { Reporter } from './report/reporter.ts'
 import { Operator } from './operate/operator.ts'
 import { controlCommand, type ControlFlags } from './options.ts'
 
@@ -100,7 +101,7 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
     await lifecycle.stop('start failed')
     throw error
   }
-  if (kube) startParts(kube, flags, clock, log, lifecycle)
+  if (kube) startParts(kube, control, flags, clock, log, lifecycle)
   starting.done()
   const { reason, clean } = await lifecycle.ended
   log.info({ reason }, 'control ended')
@@ -134,7 +135,14 @@ function issuing(flags: ControlFlags, kube: Kube | undefined, clock: Clock, log:
 }
 
 /** What only a cluster has: the parts that write to it, each while this replica leads. */
-function startParts(kube: Kube, flags: ControlFlags, clock: Clock, log: Logger, lifecycle: Lifecycle): void {
+function startParts(
+  kube: Kube,
+  control: Control,
+  flags: ControlFlags,
+  clock: Clock,
+  log: Logger,
+  lifecycle: Lifecycle,
+): void {
   const { client, objects, leader, authority, systemNamespace } = kube
   if (authority) {
     const bundles = new TrustBundles({
@@ -160,6 +168,18 @@ function startParts(kube: Kube, flags: ControlFlags, clock: Clock, log: Logger, 
   })
   waypoints.start()
   lifecycle.onStop('waypoints', () => waypoints.stop())
+  const reporter = new Reporter({
+    client,
+    objects,
+    leadership: leader,
+    waypoints,
+    clock,
+    log: log.child({ room: 'report' }),
+  })
+  control.onSnapshot((snapshot) => reporter.take(snapshot))
+  if (control.snapshot) reporter.take(control.snapshot)
+  reporter.start()
+  lifecycle.onStop('statuses', () => reporter.stop())
   // Last: the parts hear of it.
   leader.start()
 }

@@ -85,6 +85,16 @@ export function replace<T extends KubeObject>(
   })
 }
 
+/** Replaces the status alone; with a resourceVersion only if nobody changed the object since (KUBE_CONFLICT). */
+export function replaceStatus<T extends KubeObject>(client: KubeClient, resource: Resource, object: T): Promise<T> {
+  return client.ask<T>({
+    method: 'PUT',
+    path: pathOf(resource, object.metadata.namespace, object.metadata.name, 'status'),
+    query: { fieldManager: FIELD_MANAGER },
+    body: { ...object, apiVersion: apiVersionOf(resource), kind: resource.kind },
+  })
+}
+
 /** Removes it, and only the one with this uid when it is given. False when there is none such any more. */
 export async function remove(
   client: KubeClient,

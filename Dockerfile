@@ -7,9 +7,12 @@ WORKDIR /src
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
 
-# What runs needs of them: no compiler, no linter, no test runner; nor the pinned Node's headers and manual.
+# What runs needs of them: no compiler, no linter, no test runner; nor the pinned Node's headers, manual and symbols, nor what
+# packages carry for people, editors, debuggers, other runtimes than Node, and their own tests. Licences stay.
 FROM modules AS packages
-RUN npm prune --omit=dev && rm -rf node_modules/node-linux-*/include node_modules/node-linux-*/share node_modules/node-addon-api
+RUN npm prune --omit=dev && rm -rf node_modules/node-linux-*/include node_modules/node-linux-*/share node_modules/node-addon-api node_modules/@types node_modules/undici-types node_modules/zod/src
+RUN find node_modules -type d '(' -name test -o -name tests -o -name __tests__ -o -name benchmarks -o -name docs -o -name prebuilds ')' -prune -exec rm -rf {} + && find node_modules -type f '(' -name '*.ts' -o -name '*.cts' -o -name '*.mts' -o -name '*.map' -o -name '*.md' -o -name '*.markdown' -o -name '*.flow' ')' -delete
+RUN for node in node_modules/node-linux-*/bin/node; do strip -o node.stripped "$node" && mv node.stripped "$node" || exit 1; done
 
 # The addons and the kernel programs.
 FROM modules AS build
@@ -30,6 +33,7 @@ FROM debian:bookworm-slim AS image
 # libatomic1 and libstdc++6 for Node, libbpf1 with libelf1 for the addons.
 RUN apt-get update && apt-get install -y --no-install-recommends libatomic1 libbpf1 libelf1 libstdc++6 && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/ambit
+ENV PATH=/opt/ambit/agent/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 COPY --from=packages /src/node_modules node_modules
 COPY --from=build /src/build/Release/ambit_bpf.node /src/build/Release/ambit_io.node build/Release/
 COPY --from=build /src/bpf/build/*.bpf.o bpf/build/

@@ -21,6 +21,7 @@ export interface UpFlags {
   readonly detach: boolean
   readonly mesh: boolean
   readonly kubernetes: boolean
+  readonly image: boolean
   readonly timeout: number
 }
 
@@ -95,6 +96,7 @@ async function detach(dir: string | undefined, flags: UpFlags): Promise<number> 
       String(flags.timeout),
       ...(flags.mesh ? [] : ['--no-mesh']),
       ...(flags.kubernetes ? ['--kubernetes'] : []),
+      ...(flags.image ? [] : ['--no-image']),
     ],
     { stdio: ['ignore', fd, fd], detached: true },
   )

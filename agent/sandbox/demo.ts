@@ -275,7 +275,15 @@ export async function demo(dir: string | undefined, name: string, once_: boolean
   const wanted = splitOf(why, folder)
   say(`Bringing up ${relative(process.cwd(), folder) || folder} on ${DEMO_NODES} nodes …`)
   const { sandbox, ended, stop } = await serveSandbox(
-    optionsOf(folder, { name, nodes: DEMO_NODES, detach: false, mesh: true, kubernetes: false, timeout: 90 }),
+    optionsOf(folder, {
+      name,
+      nodes: DEMO_NODES,
+      detach: false,
+      mesh: true,
+      kubernetes: false,
+      image: false,
+      timeout: 90,
+    }),
   )
   const findings = new Findings()
   try {

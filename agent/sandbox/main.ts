@@ -38,6 +38,7 @@ function program(exit: (code: number) => void): Command {
       'a real cluster instead: API server, kubelets, containerd; the folder is applied once',
       false,
     )
+    .option('--no-image', 'with --kubernetes: leave the image of this checkout and those of the shop out')
     .option('--timeout <s>', 'how long it may take to become ready', whole(1, 3600), 60)
     .addHelpText(
       'after',
@@ -46,7 +47,8 @@ Images: a file images.yaml in the folder maps an image to a command; an image th
 Editing, adding and removing YAML takes effect at once.
 
 With --kubernetes nothing of Ambit runs until you install it, and the folder may be left out. The programs of Kubernetes are
-built the first time: a quarter of an hour, 4 GB; later it starts in less than a minute. It prints KUBECONFIG.
+built the first time: a quarter of an hour, 4 GB; later it starts in less than a minute. It prints KUBECONFIG. The nodes have
+the image of this checkout, ambit.local/ambit:VERSION, and one for every image that the folder and deploy/examples/shop name.
 
 Example:
   ambit sandbox up deploy/examples/shop --detach

@@ -27,6 +27,8 @@ export interface Dockerfile {
   /** Of the last stage. */
   readonly user: string
   readonly workdir: string
+  /** `NAME=value`. */
+  readonly environment: readonly string[]
   readonly entrypoint: readonly string[]
   readonly command: readonly string[]
 }
@@ -38,6 +40,7 @@ const APT =
 export function parseDockerfile(text: string): Dockerfile {
   const stages: { name: string; base: string; steps: Step[] }[] = []
   let [user, workdir, entrypoint, command] = ['0:0', '/', [] as string[], [] as string[]]
+  let environment: string[] = []
   text.split('\n').forEach((raw, index) => {
     const line = index + 1
     const trimmed = raw.trim()
@@ -61,7 +64,7 @@ export function parseDockerfile(text: string): Dockerfile {
         if (base === undefined) throw refuse('this form of FROM is not supported')
         const from = stages.find((earlier) => earlier.name === base)
         stages.push({ name: name ?? String(stages.length), base, steps: [] })
-        ;[user, entrypoint, command] = ['0:0', [], []]
+        ;[user, environment, entrypoint, command] = ['0:0', [], [], []]
         workdir = from === undefined ? '/' : workdirOf(from)
         if (from !== undefined) add({ line, text: trimmed, kind: 'workdir', path: workdir })
         break
@@ -91,6 +94,10 @@ export function parseDockerfile(text: string): Dockerfile {
       case 'USER':
         user = rest
         break
+      case 'ENV':
+        if (!/^[A-Z_]+=[^\s"'$]+$/.test(rest)) throw refuse('one NAME=value without quotes or references is expected')
+        environment.push(rest)
+        break
       case 'ENTRYPOINT':
         entrypoint = list()
         break
@@ -102,7 +109,7 @@ export function parseDockerfile(text: string): Dockerfile {
     }
   })
   if (stages.length === 0) throw new Error('Dockerfile: there is no FROM')
-  return { stages, user, workdir, entrypoint, command }
+  return { stages, user, workdir, environment, entrypoint, command }
 }
 
 /** The folder a stage's steps end in, which stages made from it begin in. */

@@ -1,6 +1,6 @@
 // Builds the image's root file system without a container engine, by the Dockerfile's own steps, below build/image/.
-// Debian's base and packages are taken from this machine's installed packages (their files, no scripts run); the building
-// stages run in a root of their own that sees this machine's tools read-only. Must not live here: reading the Dockerfile.
+// Debian's base and packages are taken from this machine (debian.ts); the building stages run in a root of their own that
+// sees this machine's tools read-only. Must not live here: reading the Dockerfile, packing what was built (archive.ts).
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
@@ -20,6 +20,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
+import { debianBase, essentialPackages, installPackages, packageVersions, requirePackages, TOOLS } from './debian.ts'
 import { ignoring, parseDockerfile, type Dockerfile, type Stage, type Step } from './dockerfile.ts'
 
 const root = resolve(import.meta.dirname, '../..')
@@ -27,16 +28,15 @@ const work = join(root, 'build/image')
 /** The stages that build: they get this machine's tools. What is shipped starts from Debian's base. */
 const BUILDER = 'node:26-bookworm'
 const SLIM = 'debian:bookworm-slim'
-/** What a slim base leaves out of every package. */
-const UNSHIPPED = /^\/usr\/share\/(doc|man|info|locale|lintian|bug|groff)\//
-/** Folders of this machine that a building stage sees read-only. */
-const TOOLS = ['usr', 'etc', 'opt', 'bin', 'sbin', 'lib', 'lib32', 'lib64', 'libx32']
-
 /** The built image: its folder and what the Dockerfile says of running it. */
 export interface Image extends Omit<Dockerfile, 'stages'> {
   readonly root: string
   /** Bytes of all its files. */
   readonly size: number
+  /** Digest of all that went into it. */
+  readonly key: string
+  /** Its last stage, for whoever wants to know which step a file came by. */
+  readonly stage: Stage
 }
 
 /** Builds what changed since the last time. `say` hears of each step that is carried out. */
@@ -46,9 +46,9 @@ export function buildImage(say: (line: string) => void = () => undefined): Image
   const built = new Map<string, Built>()
   for (const stage of stages) built.set(stage.name, buildStage(stage, built, say))
   const last = stages.at(-1)
-  const folder = last === undefined ? undefined : built.get(last.name)?.folder
-  if (folder === undefined) throw new Error('Dockerfile: no stage')
-  return { ...rest, root: folder, size: sizeOf(folder) }
+  const done = last === undefined ? undefined : built.get(last.name)
+  if (last === undefined || done === undefined) throw new Error('Dockerfile: no stage')
+  return { ...rest, root: done.folder, size: sizeOf(done.folder), key: done.key, stage: last }
 }
 
 interface Built {
@@ -71,6 +71,8 @@ function buildStage(stage: Stage, built: ReadonlyMap<string, Built>, say: (line:
   const hash = createHash('sha256')
     .update(stage.base)
     .update(readFileSync(import.meta.filename))
+  if (stage.base === SLIM)
+    hash.update(packageVersions(essentialPackages())).update(readFileSync(join(import.meta.dirname, 'debian.ts')))
   for (const step of stage.steps) {
     hash.update(`\n${step.text}`)
     if (step.kind === 'packages') hash.update(packageVersions(step.names))
@@ -98,7 +100,7 @@ function buildStage(stage: Stage, built: ReadonlyMap<string, Built>, say: (line:
       workdir = step.path
       mkdirSync(join(fresh, workdir), { recursive: true })
     } else if (step.kind === 'packages') {
-      if (tools) requirePackages(step)
+      if (tools) requirePackages(step.names, `Dockerfile:${step.line}`)
       else installPackages(fresh, step.names)
     } else if (step.kind === 'run') {
       enter(fresh, tools, workdir, ['sh', '-ec', step.command], `Dockerfile:${step.line}`)
@@ -168,108 +170,6 @@ function contextFiles(sources: readonly string[], ignored: (path: string) => boo
     .sort()
 }
 
-/** Debian's own minimum: the essential packages with all they need, accounts, the loader's cache. */
-function debianBase(target: string): void {
-  for (const name of TOOLS) {
-    const link = lstatSync(`/${name}`, { throwIfNoEntry: false })
-    if (link?.isSymbolicLink() === true) {
-      const to = readlinkSync(`/${name}`)
-      mkdirSync(join(target, to), { recursive: true })
-      symlinkSync(to, join(target, name))
-    }
-  }
-  const essential = output('dpkg-query', ['-W', '-f', '${Package} ${Essential}\n'])
-    .split('\n')
-    .filter((line) => line.endsWith(' yes'))
-    .map((line) => line.split(' ')[0] ?? '')
-  for (const name of ['proc', 'sys', 'dev', 'tmp', 'run', 'root', 'etc'])
-    mkdirSync(join(target, name), { recursive: true })
-  installPackages(target, essential)
-  for (const name of ['passwd', 'group']) {
-    // Written by base-passwd's script when it is installed, which does not run here.
-    const master = `/usr/share/base-passwd/${name}.master`
-    if (existsSync(master)) cpSync(master, join(target, 'etc', name))
-  }
-}
-
-/** The files of packages and of everything they depend on, from this machine. */
-function installPackages(target: string, names: readonly string[]): void {
-  const files = closure(names)
-    .flatMap((name) => output('dpkg', ['-L', name]).split('\n'))
-    .filter((path) => path.startsWith('/') && path !== '/.' && !UNSHIPPED.test(path))
-  const present = [...new Set(files)].filter((path) => {
-    const found = lstatSync(path, { throwIfNoEntry: false })
-    return found !== undefined && !found.isDirectory()
-  })
-  // Paths below /bin, /lib … must follow the links of the target, so folders are not archived, only files.
-  const list = present.map((path) => path.slice(1)).join('\0')
-  const archive = ['-C', '/', '--null', '--no-recursion', '-T', '-', '-cf', '-']
-  const packed = spawnSync('tar', archive, { input: list, maxBuffer: 1 << 30 })
-  if (packed.status !== 0) throw new Error(`tar: ${packed.stderr.toString()}`)
-  const unpacked = spawnSync('tar', ['-C', target, '--keep-directory-symlink', '-xpf', '-'], { input: packed.stdout })
-  if (unpacked.status !== 0) throw new Error(`tar: ${unpacked.stderr.toString()}`)
-  output('ldconfig', ['-r', target])
-}
-
-/** Packages with all their dependencies, as installed here. */
-function closure(names: readonly string[]): string[] {
-  const all = new Map<string, string[]>()
-  const provided = new Map<string, string>()
-  const format = '${binary:Package}|${Package}|${Pre-Depends},${Depends}|${Provides}\n'
-  for (const line of output('dpkg-query', ['-W', '-f', format]).split('\n')) {
-    const [, name, depends = '', provides = ''] = line.split('|').length > 4 ? splitLine(line) : line.split('|')
-    if (name === undefined || name === '') continue
-    all.set(
-      name,
-      depends
-        .split(',')
-        .map((entry) => entry.trim())
-        .filter((entry) => entry !== ''),
-    )
-    for (const entry of provides.split(',')) provided.set(bare(entry), name)
-  }
-  const out = new Set<string>()
-  const visit = (name: string): void => {
-    if (out.has(name)) return
-    const depends = all.get(name)
-    if (depends === undefined) {
-      throw new Error(`The Debian package ${name} is not installed here. Try: apt-get install ${name}`)
-    }
-    out.add(name)
-    for (const entry of depends) {
-      const found = entry
-        .split('|')
-        .map(bare)
-        .find((choice) => all.has(choice) || provided.has(choice))
-      if (found !== undefined) visit(all.has(found) ? found : (provided.get(found) ?? found))
-    }
-  }
-  for (const name of names) visit(name)
-  return [...out].sort()
-}
-
-/** A line whose dependencies have alternatives (`a | b`): the first two and the last field are free of bars. */
-function splitLine(line: string): string[] {
-  const parts = line.split('|')
-  return [parts[0] ?? '', parts[1] ?? '', parts.slice(2, -1).join('|'), parts.at(-1) ?? '']
-}
-
-function bare(entry: string): string {
-  return entry.trim().replace(/[ :(].*$/, '')
-}
-
-function requirePackages(step: Extract<Step, { kind: 'packages' }>): void {
-  const missing = step.names.filter((name) => spawnSync('dpkg-query', ['-W', name]).status !== 0)
-  if (missing.length > 0) {
-    throw new Error(`Dockerfile:${step.line}: not installed here: try apt-get install ${missing.join(' ')}`)
-  }
-}
-
-function packageVersions(names: readonly string[]): string {
-  const done = spawnSync('dpkg-query', ['-W', ...names], { encoding: 'utf8' })
-  return done.stdout
-}
-
 /** Runs a command inside a root. With `tools` it sees this machine's tools and npm settings; mounts end with it. */
 function enter(target: string, tools: boolean, workdir: string, command: readonly string[], what: string): void {
   const home = process.env['HOME'] ?? '/root'
@@ -317,13 +217,6 @@ export function runCommand(image: Image, args: readonly string[], options: { use
   ].join('\n')
   const command = args.length > 0 ? args : image.command
   return ['unshare', '--mount', 'sh', '-c', script, 'sh', ...image.entrypoint, ...command]
-}
-
-function output(command: string, args: readonly string[]): string {
-  const done = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 64 << 20 })
-  if (done.error) throw done.error
-  if (done.status !== 0) throw new Error(`${command} ${args.join(' ')} failed: ${done.stderr}`)
-  return done.stdout
 }
 
 function digest(path: string): Buffer {

@@ -1,9 +1,12 @@
 // The image: its root file system is built by the Dockerfile's own steps (deploy/image/rootfs.ts) and each program is
 // started inside it, as the image's user and with nothing of this machine in reach.
 import { spawnSync } from 'node:child_process'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { packImage, packLayer, walk } from '../../deploy/image/archive.ts'
+import { debianBase } from '../../deploy/image/debian.ts'
 import { ignoring, parseDockerfile } from '../../deploy/image/dockerfile.ts'
 import { buildImage, runCommand, type Image } from '../../deploy/image/rootfs.ts'
 
@@ -61,7 +64,43 @@ describe('the image', () => {
     }
     const files = readdirSync(join(image.root, 'opt/ambit/agent'), { recursive: true, encoding: 'utf8' })
     expect(files.filter((path) => path.endsWith('.test.ts'))).toEqual([])
-    expect(image.size).toBeLessThan(300 * 1024 * 1024)
+    expect(image.size).toBeLessThan(240e6)
+  })
+})
+
+describe('the archive of the image', () => {
+  it('has our code in a layer of its own that is small, above what seldom changes', async () => {
+    const { layers, config } = await packImage(image, 'ambit.local/ambit:test', () => undefined)
+    expect(layers.map((layer) => layer.name)).toEqual(['base', 'packages', 'build', 'context'])
+    const total = layers.reduce((sum, layer) => sum + layer.compressed, 0)
+    expect(total).toBeLessThan(64e6)
+    expect(layers[2]!.compressed + layers[3]!.compressed).toBeLessThan(total / 20)
+    expect(JSON.parse(config)).toMatchObject({
+      config: {
+        User: '65532:65532',
+        Entrypoint: ['/opt/ambit/agent/bin/ambit'],
+        Cmd: ['--help'],
+        WorkingDir: '/opt/ambit',
+      },
+    })
+  })
+
+  it('has a base of the same bytes when it is built again', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'ambit-base-'))
+    try {
+      const digests: string[] = []
+      for (const name of ['one', 'two']) {
+        const base = join(folder, name)
+        mkdirSync(base)
+        debianBase(base)
+        const paths: string[] = []
+        walk(base, '', (path) => paths.push(path))
+        digests.push((await packLayer('base', base, paths, join(folder, 'store'))).diffId)
+      }
+      expect(digests[0]).toBe(digests[1])
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
   })
 })
 

@@ -19,9 +19,12 @@ export interface Cluster {
   close(): Promise<string[]>
 }
 
-/** A cluster in this process; without nodes it is a control plane alone, which starts in a third of the time. */
-export async function openCluster(name: string, nodes: number): Promise<Cluster> {
-  const sandbox = await KubeSandbox.up({ name, nodes, tell, readyMs: 120_000 })
+/**
+ * A cluster in this process; without nodes it is a control plane alone, which starts in a third of the time. With `image` its
+ * nodes have the image of this checkout and those that the shop names.
+ */
+export async function openCluster(name: string, nodes: number, { image = false } = {}): Promise<Cluster> {
+  const sandbox = await KubeSandbox.up({ name, nodes, image, tell, readyMs: 120_000 })
   return {
     sandbox,
     kubectl: (args, input) => kubectl(sandbox.kubectl, sandbox.layout.kubeconfig, args, input),

@@ -2,10 +2,11 @@
 // made (node.ts), the control plane (control-plane.ts), the command line (../main.ts).
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, openSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, openSync, readFileSync, readdirSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { AmbitError } from '../../base/errors.ts'
 import { openLog, type Logger } from '../../base/log.ts'
+import { IMAGES_FILE } from '../../config/images.ts'
 import { claim, sweep, type Claim } from '../claim.ts'
 import type { Keeper, KeeperOptions } from '../keeper.ts'
 import { layoutOf } from '../layout.ts'
@@ -17,13 +18,15 @@ import { buildNetwork } from '../world/network.ts'
 import { hierarchiesOf, makeNodeCgroups, type Hierarchy } from './cgroups.ts'
 import { askApi, controlPlane, writeCredentials } from './control-plane.ts'
 import { kubeLayoutOf, type KubeLayout } from './layout.ts'
-import { KubeNode } from './node.ts'
-import { ensureBuilt, type Built } from './programs.ts'
+import { KubeNode, type Until } from './node.ts'
+import { ensureBuilt, ensureImages, type Built, type Images } from './programs.ts'
 
 export interface KubeOptions {
   readonly name: string
   /** None: a control plane alone, for whoever needs no pods. */
   readonly nodes: number
+  /** Nodes get the image of this checkout and the images that the shop and `dir` name. */
+  readonly image: boolean
   /** YAML to apply when all is up. */
   readonly dir?: string
   readonly tell: (line: string) => void
@@ -53,6 +56,8 @@ export class KubeSandbox {
   readonly built: Built
   readonly log: Logger
   readonly nodes: readonly KubeNode[]
+  /** What its nodes were given beside the images of the cluster itself. */
+  readonly images: Images | undefined
   readonly #claim: Claim
   readonly #controlPlane: readonly Keeper[]
   readonly #hierarchies: readonly Hierarchy[]
@@ -61,9 +66,10 @@ export class KubeSandbox {
   #down: Promise<string[]> | undefined
   #ready = false
 
-  private constructor(options: KubeOptions, taken: Claim, built: Built) {
+  private constructor(options: KubeOptions, taken: Claim, built: Built, images: Images | undefined) {
     this.options = options
     this.built = built
+    this.images = images
     this.#claim = taken
     this.layout = kubeLayoutOf(layoutOf(options.name, taken.id, options.nodes, findCgroupRoot()))
     this.paths = pathsOf(taken.home)
@@ -96,6 +102,8 @@ export class KubeSandbox {
         hint: 'Run it with sudo.',
       })
     const built = await ensureBuilt(PROJECT, options.tell, stopped)
+    const folders = [join(PROJECT, 'deploy/examples/shop'), ...(options.dir ? [options.dir] : [])]
+    const images = options.image ? await ensureImages(PROJECT, folders, options.tell, stopped) : undefined
     const taken = await claim(options.name)
     let sandbox: KubeSandbox | undefined
     try {
@@ -103,7 +111,7 @@ export class KubeSandbox {
       const layout = kubeLayoutOf(layoutOf(options.name, taken.id, options.nodes, findCgroupRoot()))
       taken.journal.record('folder', layout.disk)
       taken.journal.record('cgroup', layout.cgroup)
-      sandbox = new KubeSandbox(options, taken, built)
+      sandbox = new KubeSandbox(options, taken, built, images)
       const ending = stopped.then(() => sandbox?.down()).then(() => undefined)
       const starting = sandbox.#start()
       await Promise.race([starting, ending])
@@ -133,7 +141,8 @@ export class KubeSandbox {
   }
 
   async #start(): Promise<void> {
-    const { layout, options } = this
+    const { layout, options, images } = this
+    if (images) for (const line of imageLines(images)) options.tell(line)
     const { journal } = this.#claim
     const began = performance.now()
     makeNodeCgroups(
@@ -160,7 +169,8 @@ export class KubeSandbox {
       apiReady(),
       ...this.nodes.map(async (node) => {
         await node.enter((what, check) => this.#until(what, node.init, check))
-        if (!this.#ended) await node.start((what, check) => this.#until(what, node.programs[0]!, check))
+        const until: Until = (what, check) => this.#until(what, node.programs[0]!, check)
+        if (!this.#ended) await node.start(until, images?.archives ?? [])
       }),
     ])
     if (this.#ended) return
@@ -216,8 +226,12 @@ export class KubeSandbox {
 
   /** Applies a folder of YAML; what the cluster refuses is told, and the rest is applied. */
   async apply(dir: string): Promise<void> {
+    const files = readdirSync(dir, { recursive: true, encoding: 'utf8' }).filter(
+      (name) => /\.(ya?ml|json)$/.test(name) && !/(^|\/)\./.test(name) && basename(name) !== IMAGES_FILE,
+    )
+    if (files.length === 0) return
     try {
-      await this.#kubectl(['apply', '--recursive', '-f', dir])
+      await this.#kubectl(['apply', ...files.sort().flatMap((name) => ['-f', join(dir, name)])])
     } catch (error) {
       this.options.tell(`not all of ${dir} was applied: ${error instanceof Error ? error.message : String(error)}`)
     }
@@ -273,6 +287,14 @@ export class KubeSandbox {
 
 function seconds(since: number): string {
   return ((performance.now() - since) / 1000).toFixed(1)
+}
+
+function imageLines(images: Images): string[] {
+  const [bytes, compressed] = [images.bytes, images.compressed].map((count) => Math.round(count / 1e6))
+  return [
+    `image ${images.image}: ${bytes} MB, compressed ${compressed} MB`,
+    `images of applications: ${images.apps.join(', ')}`,
+  ]
 }
 
 function readyText(nodes: number): string {

@@ -13,6 +13,7 @@ export function serveCluster(dir: string | undefined, flags: UpFlags): Promise<S
         {
           name: flags.name,
           nodes: flags.nodes,
+          image: flags.image,
           ...(dir === undefined ? {} : { dir }),
           tell: (line) => process.stdout.write(`${line}\n`),
           readyMs: flags.timeout * 1000,

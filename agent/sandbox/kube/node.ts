@@ -16,6 +16,7 @@ const ENTER = fileURLToPath(new URL('enter-node.sh', import.meta.url))
 /** Says that the namespaces are entered (Keeper waits for it), then becomes the program. */
 const SAY_OK = 'echo ok >&3; exec 3>&-; exec "$@"'
 
+export type Until = (what: string, check: () => boolean | Promise<boolean>) => Promise<void>
 type Ends = (what: string) => Pick<KeeperOptions, 'onEnded' | 'onStarted'>
 
 export interface NodeWorld {
@@ -106,34 +107,35 @@ export class KubeNode {
   }
 
   /** Writes the node's files and starts its first process; resolves when that has made its root. */
-  async enter(until: (what: string, check: () => boolean | Promise<boolean>) => Promise<void>): Promise<void> {
+  async enter(until: Until): Promise<void> {
     writeNodeFiles(this.#world.layout, this.#world.built, this.node)
     this.#init.start()
     await until(this.node.name, () => this.pid !== undefined)
     for (const hierarchy of this.#world.hierarchies) handDown(hierarchy, join(hierarchy.path, this.#below))
   }
 
-  /** Starts containerd and gives it the images; then the kubelet and kube-proxy. */
-  async start(until: (what: string, check: () => boolean | Promise<boolean>) => Promise<void>): Promise<void> {
+  /** Starts containerd and gives it the cluster's images and those of `archives`; meanwhile the kubelet and kube-proxy. */
+  async start(until: Until, archives: readonly string[]): Promise<void> {
     const [containerd, kubelet, proxy] = this.programs
     containerd!.start()
     await until(`containerd of ${this.node.name}`, () => this.#containerdAnswers())
-    const imported = this.importImages(readdirSync(this.#world.built.images).filter((name) => name.endsWith('.tar')))
+    const own = readdirSync(this.#world.built.images).filter((name) => name.endsWith('.tar'))
+    const all = [...own.map((name) => join(this.#world.built.images, name)), ...archives]
+    const imported = this.importImages(all)
     proxy!.start()
     kubelet!.start()
     await imported
   }
 
-  /** Imports archives of the images' folder. */
+  /** Imports archives, given by their paths on the machine, one after the other: unpacked, so that pods start at once. */
   async importImages(archives: readonly string[]): Promise<void> {
-    for (const archive of archives) {
-      const [command, ...args] = this.command(
-        `ctr --address ${CONTAINERD_SOCKET} --namespace k8s.io images import --no-unpack ${join(this.#world.built.images, archive)}`.split(
-          ' ',
-        ),
-      )
-      await run(command!, args, { timeoutMs: 120_000 })
-    }
+    for (const archive of archives) await this.ctr(['images', 'import', '-'], archive)
+  }
+
+  /** Asks the node's containerd, in the kubelet's namespace; `input` is a file of the machine. Resolves with its answer. */
+  ctr(args: readonly string[], input = '/dev/null'): Promise<string> {
+    const command = this.command(['ctr', '--address', CONTAINERD_SOCKET, '--namespace', 'k8s.io', ...args])
+    return run('sh', ['-c', 'input=$1; shift; exec "$@" <"$input"', 'sh', input, ...command], { timeoutMs: 120_000 })
   }
 
   #containerdAnswers(): Promise<boolean> {

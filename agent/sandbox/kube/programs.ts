@@ -13,6 +13,17 @@ export interface Built {
   readonly images: string
 }
 
+/** The image of this checkout and of applications, as deploy/image/build.sh tells of them. */
+export interface Images {
+  readonly image: string
+  /** To be imported in this order. */
+  readonly archives: readonly string[]
+  /** Of the image's files and, compressed, of its layers. */
+  readonly bytes: number
+  readonly compressed: number
+  readonly apps: readonly string[]
+}
+
 /**
  * Installs and builds what is missing (a quarter of an hour the first time, `tell` hears what happens), resolves with where
  * it is. Throws SANDBOX_NOT_BUILT.
@@ -22,12 +33,39 @@ export async function ensureBuilt(
   tell: (line: string) => void,
   stopped: Promise<void>,
 ): Promise<Built> {
-  const setup = join(project, 'deploy', 'setup.sh')
-  const child = spawn(setup, ['--kubernetes'], { stdio: ['ignore', 'ignore', 'pipe'], detached: true })
+  await build(join(project, 'deploy/setup.sh'), ['--kubernetes'], 'the programs of Kubernetes', tell, stopped)
+  const folder = join(project, 'deploy', 'kubernetes')
+  const programs = (await run(join(folder, 'build.sh'), ['--check'])).trim()
+  const images = (await run(join(folder, 'images', 'images.sh'), [programs], { timeoutMs: 120_000 })).trim()
+  return { programs, images }
+}
+
+/** Builds the image, and one for each image that manifests of these folders name. Throws SANDBOX_NOT_BUILT. */
+export async function ensureImages(
+  project: string,
+  folders: readonly string[],
+  tell: (line: string) => void,
+  stopped: Promise<void>,
+): Promise<Images> {
+  const program = join(project, 'deploy/image/build.sh')
+  return JSON.parse(await build(program, folders, 'the image', tell, stopped)) as Images
+}
+
+/** Runs a script that builds `what`; `tell` hears what it says. Resolves with its standard output. */
+async function build(
+  script: string,
+  args: readonly string[],
+  what: string,
+  tell: (line: string) => void,
+  stopped: Promise<void>,
+): Promise<string> {
+  const child = spawn(script, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   // The whole group: a compiler does not end because the shell above it does.
   void stopped.then(() => child.exitCode === null && process.kill(-child.pid!, 'SIGTERM'))
   let rest = ''
   let last = ''
+  let output = ''
+  child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()))
   child.stderr.on('data', (chunk: Buffer) => {
     const lines = (rest + chunk.toString()).split('\n')
     rest = lines.pop() ?? ''
@@ -38,11 +76,8 @@ export async function ensureBuilt(
   })
   const [code] = (await once(child, 'close')) as [number | null]
   if (code !== 0)
-    throw new AmbitError('SANDBOX_NOT_BUILT', `the programs of Kubernetes could not be built: ${last}`, {
-      hint: 'deploy/setup.sh --kubernetes',
+    throw new AmbitError('SANDBOX_NOT_BUILT', `${what} could not be built: ${last}`, {
+      hint: [script.slice(script.indexOf('deploy/')), ...args].join(' '),
     })
-  const folder = join(project, 'deploy', 'kubernetes')
-  const programs = (await run(join(folder, 'build.sh'), ['--check'])).trim()
-  const images = (await run(join(folder, 'images', 'images.sh'), [programs], { timeoutMs: 120_000 })).trim()
-  return { programs, images }
+  return output
 }

@@ -18,9 +18,10 @@ import { TokenReviewAuthenticator } from './issue/token-review.ts'
 import { TrustBundles } from './issue/trust-bundle.ts'
 import { openKube, type Kube } from './kube.ts'
 import { observe } from './observe.ts'
-import { Reporter } from './report/reporter.ts'
+import { observeWaypoints } from './operate/observe.ts'
 import { Operator } from './operate/operator.ts'
 import { controlCommand, type ControlFlags } from './options.ts'
+import { Reporter } from './report/reporter.ts'
 
 const GRACE_MS = 2_000
 
@@ -101,11 +102,21 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
     await lifecycle.stop('start failed')
     throw error
   }
-  if (kube) startParts(kube, control, flags, clock, log, lifecycle)
+  if (kube) startParts({ kube, control, flags, metrics, clock, log, lifecycle })
   starting.done()
   const { reason, clean } = await lifecycle.ended
   log.info({ reason }, 'control ended')
   return clean ? 0 : 1
+}
+
+interface Running {
+  readonly kube: Kube
+  readonly control: Control
+  readonly flags: ControlFlags
+  readonly metrics: Metrics
+  readonly clock: Clock
+  readonly log: Logger
+  readonly lifecycle: Lifecycle
 }
 
 interface Issuing {
@@ -135,14 +146,7 @@ function issuing(flags: ControlFlags, kube: Kube | undefined, clock: Clock, log:
 }
 
 /** What only a cluster has: the parts that write to it, each while this replica leads. */
-function startParts(
-  kube: Kube,
-  control: Control,
-  flags: ControlFlags,
-  clock: Clock,
-  log: Logger,
-  lifecycle: Lifecycle,
-): void {
+function startParts({ kube, control, flags, metrics, clock, log, lifecycle }: Running): void {
   const { client, objects, leader, authority, systemNamespace } = kube
   if (authority) {
     const bundles = new TrustBundles({
@@ -166,6 +170,7 @@ function startParts(
     image: flags.image,
     control: `control.${systemNamespace}.svc:15012`,
   })
+  observeWaypoints(waypoints, metrics)
   waypoints.start()
   lifecycle.onStop('waypoints', () => waypoints.stop())
   const reporter = new Reporter({

@@ -53,6 +53,11 @@ export class Operator implements WaypointView {
     return this.#term?.facts(namespace, name)
   }
 
+  /** Gateways by whether their objects are as they want them. */
+  states(): { readonly made: number; readonly problem: number } {
+    return this.#term?.states() ?? { made: 0, problem: 0 }
+  }
+
   onChange(listener: (namespace: string, name: string) => void): () => void {
     this.#listeners.add(listener)
     return () => void this.#listeners.delete(listener)

@@ -152,6 +152,16 @@ export class Term {
     }
   }
 
+  states(): { readonly made: number; readonly problem: number } {
+    let made = 0
+    let problem = 0
+    for (const work of this.#works.values()) {
+      if (work.problem) problem++
+      else if (work.applied.size > 0) made++
+    }
+    return { made, problem }
+  }
+
   #changed(resource: Resource, change: Change<HeldObject>): void {
     const { metadata } = change.type === 'set' ? change.object : change.before
     const gateway = gatewayOf(metadata)

@@ -207,6 +207,29 @@ describe('a Gateway of a waypoint class', () => {
     await allMade(namespace)
   })
 
+  it('is left to the controller that its class names', async () => {
+    const namespace = await newNamespace()
+    const gatewayClass = (controllerName: string) =>
+      ok(
+        ['apply', '-f', '-'],
+        JSON.stringify({
+          apiVersion: 'gateway.networking.k8s.io/v1',
+          kind: 'GatewayClass',
+          metadata: { name: 'istio-waypoint' },
+          spec: { controllerName },
+        }),
+      )
+    await gatewayClass('istio.io/mesh-controller')
+    await pause(300)
+    await ok(['apply', '-f', '-'], GATEWAY(namespace, '', 'istio-waypoint'))
+    await pause(500)
+    expect(await made(namespace)).toEqual([])
+    // The field cannot be changed.
+    await ok(['delete', 'gatewayclass', 'istio-waypoint'])
+    await gatewayClass('ambit.io/gateway-controller')
+    await allMade(namespace)
+  })
+
   it("never takes what is somebody else's", async () => {
     const namespace = await newNamespace()
     await ok(['-n', namespace, 'create', 'service', 'clusterip', 'wp', '--tcp=80:8080'])

@@ -27,6 +27,9 @@ export type Wish =
   /** Things stay as they are, until it changes. */
   | { readonly kind: 'wait'; readonly problem?: WaypointProblem; readonly again?: boolean }
 
+/** In the GatewayClasses whose Gateways are ours; a class that is only a name is ours too. */
+export const CONTROLLER_NAME = 'ambit.io/gateway-controller'
+
 export interface WishOptions {
   readonly image: string | undefined
   readonly control: string
@@ -39,12 +42,18 @@ interface RawGateway extends KubeObject {
   readonly spec?: { readonly gatewayClassName?: string }
 }
 interface RawClass extends KubeObject {
-  readonly spec?: { readonly parametersRef?: ParametersRef & { readonly namespace?: string } }
+  readonly spec?: {
+    readonly controllerName?: string
+    readonly parametersRef?: ParametersRef & { readonly namespace?: string }
+  }
 }
 
 /** `used` gets the keys of the ConfigMaps that were looked at. */
 export function wishOf(gateway: KubeObject, options: WishOptions, used: Set<string>): Wish {
   if (!WAYPOINT_CLASSES.includes((gateway as RawGateway).spec?.gatewayClassName ?? '')) return { kind: 'nothing' }
+  const { controllerName } = (options.gatewayClass as RawClass | undefined)?.spec ?? {}
+  // Gateway API's law: a class has one controller. Where Istio runs beside Ambit, istio-waypoint is its own.
+  if (controllerName !== undefined && controllerName !== CONTROLLER_NAME) return { kind: 'nothing' }
   // It goes, and takes all of it along.
   if (gateway.metadata.deletionTimestamp !== undefined) return { kind: 'wait' }
   const resource = parseObject(gateway).resources[0] as Resource<GatewayBody> | undefined

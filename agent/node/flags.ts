@@ -8,7 +8,7 @@ export interface AgentFlags {
   readonly control: string
   readonly rootCert: string
   readonly tokenFile: string
-  readonly cgroup: string
+  readonly cgroup?: string
   readonly pinRoot: string
   readonly holder?: string
   readonly uninstall: boolean
@@ -29,7 +29,7 @@ const EXAMPLE = `
 Example:
   ambit agent --node node1 --control control.ambit-system.svc:15012 \\
     --root-cert /var/run/ambit/root-cert.pem --token-file /var/run/secrets/tokens/ambit-token \\
-    --cgroup /sys/fs/cgroup/kubepods.slice --pin-root /sys/fs/bpf/ambit/node1 \\
+    --pin-root /sys/fs/bpf/ambit/node1 \\
     --holder /run/ambit/holder.sock \\
     --cni-conf-dir /etc/cni/net.d --cni-bin-dir /opt/cni/bin \\
     --socket /run/ambit/agent.sock --state-dir /var/lib/ambit/agent --admin unix:/run/ambit/admin.sock
@@ -58,7 +58,7 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
   needed('--control <host:port>', 'the control plane')
   needed('--root-cert <file>', 'PEM roots that control and the mesh are trusted by')
   needed('--token-file <file>', "this agent's token, read anew for each use")
-  needed('--cgroup <path>', "parent of the pods' cgroups")
+  command.option('--cgroup <path>', "parent of the pods' cgroups (default: the one called kubepods)")
   command.requiredOption('--pin-root <path>', "folder on bpffs for this node's programs")
   command.option('--holder <path>', 'unix socket of ambit-holder, which keeps the listeners while no agent runs')
   needed('--socket <path>', 'unix socket on which pods are added and removed')

@@ -33,6 +33,7 @@ import { Canaries } from './prove/canaries.ts'
 import { proofMetrics } from './prove/metrics.ts'
 import { Prover } from './prove/prover.ts'
 import { ownCgroupId } from './redirect/cgroup.ts'
+import { findPodsCgroup } from './redirect/pods-cgroup.ts'
 import { FLOW_LOG_PER_SECOND, openRedirect } from './redirect/redirect.ts'
 import { Revoker } from './revoke/revoker.ts'
 import { uninstallNode } from './redirect/uninstall.ts'
@@ -125,7 +126,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   lifecycle.onStop('readiness', await openInSuccession(asked, overlaps, clock))
 
   const redirect = await openRedirect({
-    cgroup: flags.cgroup,
+    cgroup: flags.cgroup ?? findPodsCgroup(),
     agentCgroupIds: [ownCgroupId()],
     pinRoot: flags.pinRoot,
     ...(flags.holder === undefined ? {} : { holder: flags.holder }),

@@ -11,6 +11,8 @@ export interface Hierarchy {
 
 /** Below a node's own directory: its programs, apart from its pods, since version 2 lets no directory have both. */
 export const SYSTEM = 'system'
+/** Each in a cgroup of its own below that, as the units of a machine are: by it the mesh knows the kubelet's probes. */
+export const PROGRAMS = ['containerd', 'kubelet', 'kube-proxy'] as const
 
 /** Every hierarchy below /sys/fs/cgroup, by the mount table. */
 export function hierarchiesOf(mounts: string = readFileSync('/proc/self/mounts', 'utf8')): Hierarchy[] {
@@ -23,7 +25,7 @@ export function hierarchiesOf(mounts: string = readFileSync('/proc/self/mounts',
   return [...found.values()]
 }
 
-/** Makes `tag/node/system` in each hierarchy. */
+/** Makes `tag/node/system/PROGRAM` in each hierarchy. */
 export function makeNodeCgroups(
   hierarchies: readonly Hierarchy[],
   tag: string,
@@ -36,7 +38,9 @@ export function makeNodeCgroups(
     make(hierarchy, hierarchy.path, top)
     for (const node of nodes) {
       make(hierarchy, top, join(top, node))
-      make(hierarchy, join(top, node), join(top, node, SYSTEM))
+      const system = join(top, node, SYSTEM)
+      make(hierarchy, join(top, node), system)
+      for (const program of PROGRAMS) make(hierarchy, system, join(system, program))
     }
   }
 }

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { Keeper, type KeeperOptions } from '../keeper.ts'
 import type { NodeLayout } from '../layout.ts'
 import { NETNS_ROOT, run } from '../world/run.ts'
-import { handDown, joined, SYSTEM, type Hierarchy } from './cgroups.ts'
+import { handDown, joined, SYSTEM, type Hierarchy, type PROGRAMS } from './cgroups.ts'
 import { nodeFolder, type KubeLayout } from './layout.ts'
 import { CONTAINERD_SOCKET, ETC, writeNodeFiles } from './node-files.ts'
 import type { Built } from './programs.ts'
@@ -84,9 +84,9 @@ export class KubeNode {
     return this.#init
   }
 
-  /** The command line that runs another on the node, beside its programs. */
-  command(command: readonly string[]): string[] {
-    return joined(this.#world.hierarchies, `${this.#below}/${SYSTEM}`, [
+  /** The command line that runs another on the node, beside its programs; `cgroup`: below the node's own. */
+  command(command: readonly string[], cgroup: string = SYSTEM): string[] {
+    return joined(this.#world.hierarchies, `${this.#below}/${cgroup}`, [
       'nsenter',
       `--target=${this.pid}`,
       ...'--mount --pid --ipc --uts --cgroup --net --'.split(' '),
@@ -94,14 +94,14 @@ export class KubeNode {
     ])
   }
 
-  #program(name: string, command: readonly string[]): Keeper {
+  #program(name: (typeof PROGRAMS)[number], command: readonly string[]): Keeper {
     const full = `${name}-${this.node.name}`
     return new Keeper({
       name: full,
       logFile: join(this.#world.logs, `${full}.log`),
       restart: 'Always',
       forks: true,
-      command: () => this.command(['sh', '-c', SAY_OK, 'sh', ...command]),
+      command: () => this.command(['sh', '-c', SAY_OK, 'sh', ...command], `${SYSTEM}/${name}`),
       ...this.#world.ends(full),
     })
   }

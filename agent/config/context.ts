@@ -5,11 +5,11 @@ import type { MeshSettings } from '../mesh/settings.ts'
 import { selects } from '../mesh/applicable.ts'
 import { namespace } from './core-kinds.ts'
 import { LabelIndex } from './label-index.ts'
-import { EXEMPT_NAMESPACES, meshLabel } from './labels.ts'
-import { meshConfig, toSettings } from './mesh-config.ts'
+import { isExempt, meshLabel, SYSTEM_NAMESPACE } from './labels.ts'
+import { chosenMeshConfig, meshConfig, toSettings } from './mesh-config.ts'
 import { destinationRule } from './destination-rule.ts'
 import { deployment, pod } from './pod.ts'
-import { keyOf, problemOf, resourceKey, type Finding, type KindDefinition, type Resource } from './resource.ts'
+import { byAge, keyOf, problemOf, resourceKey, type Finding, type KindDefinition, type Resource } from './resource.ts'
 import type { Problem } from './problem.ts'
 import { service, serviceHost } from './service.ts'
 import type { ResourceSet } from './store.ts'
@@ -24,6 +24,7 @@ interface DeclaredSubsets {
 
 export class Context {
   readonly settings: MeshSettings
+  readonly #systemNamespace: string
   readonly problems: Problem[] = []
   /** By host name; filled by translate.ts before routes and rules are read. */
   readonly services = new Map<string, Service>()
@@ -38,6 +39,7 @@ export class Context {
   #selectors: Map<string, Readonly<Record<string, string>>> | undefined
 
   constructor(set: ResourceSet) {
+    this.#systemNamespace = set.systemNamespace ?? SYSTEM_NAMESPACE
     for (const resource of set.resources) {
       this.#keys.add(resourceKey(resource))
       const key = `${resource.definition.group}/${resource.definition.kind}`
@@ -46,12 +48,9 @@ export class Context {
       else this.#byKind.set(key, [resource])
     }
     // Oldest first. The sort is stable: without a time of creation the order of path and document stays.
-    for (const list of this.#byKind.values())
-      list.sort((a, b) => (a.metadata.createdAt ?? 0) - (b.metadata.createdAt ?? 0))
+    for (const list of this.#byKind.values()) list.sort(byAge)
     for (const one of this.of(namespace)) this.#namespaces.set(one.metadata.name, one)
-    // A file mesh.yaml counts before Istio's ConfigMap.
-    const configs = new Map(this.of(meshConfig).map((one) => [one.metadata.name, one.body]))
-    const config = configs.get('default') ?? configs.get('ambit-system') ?? configs.get('istio-system')
+    const config = chosenMeshConfig(this.of(meshConfig), this.#systemNamespace)?.body
     this.settings = toSettings(config, [...this.#namespaces.keys()].filter((name) => this.isEnrolled(name)).sort())
     for (const one of this.of(pod)) this.#podLabels.add(one.metadata.namespace, one.metadata.labels, true)
     for (const one of this.of(deployment))
@@ -98,11 +97,14 @@ export class Context {
       .map((one) => one.metadata.name)
   }
 
+  /** True if the pods of the namespace are never captured. */
+  isExempt(name: string): boolean {
+    return isExempt(name, this.#systemNamespace)
+  }
+
   /** True if the namespace has the opt-in label. */
   isEnrolled(name: string): boolean {
-    return (
-      !EXEMPT_NAMESPACES.includes(name) && meshLabel(this.namespaceLabels(name), 'dataplane-mode')?.value === 'ambient'
-    )
+    return !this.isExempt(name) && meshLabel(this.namespaceLabels(name), 'dataplane-mode')?.value === 'ambient'
   }
 
   /** A host as a resource writes it, completed: names without a dot are services of the resource's own namespace. */

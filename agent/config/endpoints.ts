@@ -43,12 +43,18 @@ export function findEndpoints(context: Context): Endpoints {
   }
   const pods = new LabelIndex<Resource<PodBody>>()
   for (const one of context.of(pod)) if (!hasEnded(one)) pods.add(one.metadata.namespace, one.metadata.labels, one)
+  const known = new Map<string, KnownPods>()
+  const podsIn = (namespace: string): KnownPods => {
+    let found = known.get(namespace)
+    if (!found) known.set(namespace, (found = knownPods(pods.find(namespace, {}))))
+    return found
+  }
   for (const one of context.of(service)) {
     const { namespace, name } = one.metadata
     if (one.body.spec.type === 'ExternalName') continue
     const key = `${namespace}/${serviceHost(name, namespace, context.settings.clusterDomain)}`
     const own = slices.get(`${namespace}/${name}`)
-    if (own) fromSlices(one, key, own, pods.find(namespace, {}), ofPods, bare)
+    if (own) fromSlices(one, key, own, podsIn(namespace), ofPods, bare)
     else {
       const wanted = one.body.spec.selector
       if (!wanted || Object.keys(wanted).length === 0) continue
@@ -74,18 +80,29 @@ function portsOf(one: Resource<ServiceBody>, candidate: Resource<PodBody>): Port
   return ports
 }
 
+/** Of one namespace. */
+interface KnownPods {
+  readonly names: ReadonlySet<string>
+  readonly byAddress: ReadonlyMap<string, string>
+}
+
+function knownPods(pods: readonly Resource<PodBody>[]): KnownPods {
+  return {
+    names: new Set(pods.map((candidate) => candidate.metadata.name)),
+    byAddress: new Map(
+      pods.flatMap((candidate) => podAddresses(candidate).map((ip) => [ip, candidate.metadata.name] as const)),
+    ),
+  }
+}
+
 function fromSlices(
   one: Resource<ServiceBody>,
   key: string,
   slices: readonly Resource<EndpointSliceBody>[],
-  pods: readonly Resource<PodBody>[],
+  { names, byAddress }: KnownPods,
   ofPods: Map<string, Record<string, PortMap>>,
   bare: Map<string, BareEndpoint>,
 ): void {
-  const names = new Set(pods.map((candidate) => candidate.metadata.name))
-  const byAddress = new Map(
-    pods.flatMap((candidate) => podAddresses(candidate).map((ip) => [ip, candidate.metadata.name] as const)),
-  )
   for (const slice of slices) {
     // Slices name their ports as the service does; an unnamed one belongs to its only port.
     const ports: PortMap = {}

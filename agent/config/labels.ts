@@ -22,8 +22,13 @@ export function gatewayName(labels: Readonly<Record<string, string>>): string | 
   return labels['gateway.networking.k8s.io/gateway-name'] ?? labels['istio.io/gateway-name']
 }
 
+/** Where Ambit itself runs, unless it is told otherwise. */
+export const SYSTEM_NAMESPACE = 'ambit-system'
+
 /** Namespaces whose pods are never captured: without them nothing could start. */
-export const EXEMPT_NAMESPACES: readonly string[] = ['ambit-system', 'kube-system']
+export function isExempt(namespace: string, systemNamespace: string): boolean {
+  return namespace === systemNamespace || namespace === 'kube-system'
+}
 
 /** A pod with a sidecar is one that has been given one; the wish alone (`inject: "true"`) excludes nothing. */
 export function hasSidecar(annotations: Readonly<Record<string, string>>): boolean {

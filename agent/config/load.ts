@@ -6,6 +6,7 @@ import type { ConfigMapBody } from './core-kinds.ts'
 import { readDocuments, type RawDocument } from './document.ts'
 import { apiVersionOf, findKind } from './kinds.ts'
 import { checkMeshConfig, isMeshConfigMap, meshConfig, readMeshConfigMap } from './mesh-config.ts'
+import { SYSTEM_NAMESPACE } from './labels.ts'
 import { readMetadata } from './metadata.ts'
 import { hasErrors, type Problem, type ResourceRef } from './problem.ts'
 import {
@@ -41,6 +42,7 @@ interface Draft {
   readonly resources: Resource[]
   readonly rejected: Rejected[]
   readonly problems: Problem[]
+  readonly systemNamespace?: string
 }
 
 /** Reads a text of Kubernetes documents. `file` names it in problems. */
@@ -71,13 +73,13 @@ export function parseMeshFile(text: string, file: string): Parsed {
   draft.problems.push(...document.problems)
   const checked =
     document.problems.length > 0 ? { body: undefined, problems: [] } : checkMeshConfig(document.value, document.origin)
-  addMeshConfig(checked, 'default', document.origin, document.value, draft)
+  addMeshConfig(checked, { namespace: '', name: 'default' }, document.origin, document.value, draft)
   return draft
 }
 
 /** Reads one object as the Kubernetes API gives it. */
-export function parseObject(value: unknown, origin: Origin = API_ORIGIN): Parsed {
-  const draft: Draft = { resources: [], rejected: [], problems: [] }
+export function parseObject(value: unknown, origin: Origin = API_ORIGIN, systemNamespace = SYSTEM_NAMESPACE): Parsed {
+  const draft: Draft = { resources: [], rejected: [], problems: [], systemNamespace }
   parseValue(value, origin, draft)
   return draft
 }
@@ -209,27 +211,27 @@ function parseKnown(value: Record<string, unknown>, definition: KindDefinition, 
 
 /** The MeshConfig inside Istio's ConfigMap becomes a resource of its own, so that its last good version is kept too. */
 function readSettings(resource: Resource<ConfigMapBody>, draft: Draft): void {
-  if (isMeshConfigMap(resource))
-    addMeshConfig(readMeshConfigMap(resource), resource.metadata.namespace, resource.origin, undefined, draft)
+  if (isMeshConfigMap(resource, draft.systemNamespace ?? SYSTEM_NAMESPACE))
+    addMeshConfig(readMeshConfigMap(resource), resource.metadata, resource.origin, undefined, draft)
 }
 
 function addMeshConfig(
   checked: ReturnType<typeof checkMeshConfig>,
-  name: string,
+  { namespace, name }: { readonly namespace: string; readonly name: string },
   origin: Origin,
   document: unknown,
   draft: Draft,
 ): void {
   draft.problems.push(...checked.problems)
-  const key = keyOf(meshConfig, '', name)
-  const ref = { kind: meshConfig.kind, namespace: '', name }
+  const key = keyOf(meshConfig, namespace, name)
+  const ref = { kind: namespace ? 'ConfigMap' : meshConfig.kind, namespace, name }
   if (checked.body === undefined) {
     draft.rejected.push({ key, ref, security: false, document, origin })
     return
   }
   const metadata: Metadata = {
     name,
-    namespace: '',
+    namespace,
     labels: {},
     annotations: {},
     generation: undefined,

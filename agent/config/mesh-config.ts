@@ -5,15 +5,26 @@ import { defaultSettings, type MeshSettings } from '../mesh/settings.ts'
 import { checkBody, isRecord } from './check.ts'
 import { readDocuments } from './document.ts'
 import type { ConfigMapBody } from './core-kinds.ts'
-import type { Problem } from './problem.ts'
+import type { Problem, ResourceRef } from './problem.ts'
 import { SAME_NODE } from './labels.ts'
 import { defineKind, formatPath, type Origin, type Resource } from './resource.ts'
 import { object, unread } from './schema.ts'
 
 /** The name a folder gives to the file that holds a MeshConfig. */
 export const MESH_FILE = 'mesh.yaml'
-/** The ConfigMap Istio keeps it in, in one of these namespaces; the first that exists counts. */
-const CONFIG_MAP = { name: 'istio', namespaces: ['ambit-system', 'istio-system'], key: 'mesh' }
+/** Of the ConfigMap that holds it: where Istio keeps it. */
+const CONFIG_MAP_KEY = 'mesh'
+
+/** The ConfigMaps that may hold it; the first that is there counts. */
+export function meshConfigMaps(
+  systemNamespace: string,
+): readonly { readonly namespace: string; readonly name: string }[] {
+  return [
+    { namespace: systemNamespace, name: 'istio' },
+    { namespace: systemNamespace, name: 'ambit' },
+    { namespace: 'istio-system', name: 'istio' },
+  ]
+}
 
 const NOT_YET =
   'extensionProviders defaultProviders defaultHttpRetryPolicy defaultInboundHttpRetryPolicy defaultTrafficPolicy serviceEntryVisibility hboneIdleTimeout meshMTLS tlsDefaults accessLogFile accessLogFormat accessLogEncoding defaultServiceExportTo defaultVirtualServiceExportTo defaultDestinationRuleExportTo caCertificates discoverySelectors serviceSettings serviceScopeConfigs connectTimeout tcpKeepalive'
@@ -73,13 +84,27 @@ export function toSettings(body: MeshConfigBody | undefined, enrolledNamespaces:
   }
 }
 
-/** True for the ConfigMap that holds the MeshConfig. */
-export function isMeshConfigMap(resource: Resource<ConfigMapBody>): boolean {
+/** True for a ConfigMap that holds a MeshConfig. */
+export function isMeshConfigMap({ metadata, body }: Resource<ConfigMapBody>, systemNamespace: string): boolean {
   return (
-    resource.metadata.name === CONFIG_MAP.name &&
-    CONFIG_MAP.namespaces.includes(resource.metadata.namespace) &&
-    resource.body.data?.[CONFIG_MAP.key] !== undefined
+    body.data?.[CONFIG_MAP_KEY] !== undefined &&
+    meshConfigMaps(systemNamespace).some(
+      ({ namespace, name }) => namespace === metadata.namespace && name === metadata.name,
+    )
   )
+}
+
+/** The one that counts: a file mesh.yaml, else the first of the ConfigMaps. */
+export function chosenMeshConfig(
+  all: readonly Resource<MeshConfigBody>[],
+  systemNamespace: string,
+): Resource<MeshConfigBody> | undefined {
+  const places = [{ namespace: '', name: 'default' }, ...meshConfigMaps(systemNamespace)]
+  for (const { namespace, name } of places) {
+    const found = all.find(({ metadata }) => metadata.namespace === namespace && metadata.name === name)
+    if (found) return found
+  }
+  return undefined
 }
 
 /** Reads the MeshConfig inside its ConfigMap; lines are those of the surrounding file, as far as they are known. */
@@ -87,8 +112,8 @@ export function readMeshConfigMap(resource: Resource<ConfigMapBody>): {
   body: MeshConfigBody | undefined
   problems: Problem[]
 } {
-  const text = resource.body.data?.[CONFIG_MAP.key] ?? ''
-  const start = resource.origin.line(['data', CONFIG_MAP.key])
+  const text = resource.body.data?.[CONFIG_MAP_KEY] ?? ''
+  const start = resource.origin.line(['data', CONFIG_MAP_KEY])
   const [document] = readDocuments(text, resource.origin.file)
   if (!document) return { body: {}, problems: [] }
   // A block scalar's first line is the one below its key.
@@ -99,16 +124,17 @@ export function readMeshConfigMap(resource: Resource<ConfigMapBody>): {
       problems: document.problems.map((problem) => ({ ...problem, line: shift(problem.line) })),
     }
   const origin: Origin = { file: resource.origin.file, line: (path) => shift(document.origin.line(path)) }
-  return checkMeshConfig(document.value, origin)
+  const { namespace, name } = resource.metadata
+  return checkMeshConfig(document.value, origin, { kind: resource.kind, namespace, name })
 }
 
 /** Checks a MeshConfig document. */
 export function checkMeshConfig(
   value: unknown,
   origin: Origin,
+  resource: ResourceRef = { kind: 'MeshConfig', namespace: '', name: 'default' },
 ): { body: MeshConfigBody | undefined; problems: Problem[] } {
   const problems: Problem[] = []
-  const resource = { kind: 'MeshConfig', namespace: '', name: 'default' }
   if (!isRecord(value)) {
     problems.push({
       severity: 'error',

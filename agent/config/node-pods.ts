@@ -2,7 +2,7 @@
 // all others know (workloads.ts).
 import type { Enrolment, NodePod, PodStage } from '../mesh/pod.ts'
 import type { Context } from './context.ts'
-import { EXEMPT_NAMESPACES, hasSidecar, meshLabel } from './labels.ts'
+import { hasSidecar, meshLabel } from './labels.ts'
 import { containerIds, hasEnded, kubeletUid, pod, podAddresses, type PodBody } from './pod.ts'
 import type { Resource } from './resource.ts'
 import type { WaypointUse } from './waypoint-use.ts'
@@ -44,7 +44,7 @@ export function enrolmentOf(one: Resource<PodBody>, context: Context, use: Waypo
   const { namespace, labels, annotations } = one.metadata
   if (one.body.spec.hostNetwork === true) return 'host_network'
   if (use.isPartOfWaypoint(one) || labels['networking.istio.io/tunnel'] === 'http') return 'own_tunnel'
-  if (EXEMPT_NAMESPACES.includes(namespace)) return 'exempt'
+  if (context.isExempt(namespace)) return 'exempt'
   if (hasSidecar(annotations)) return 'sidecar'
   const own = meshLabel(labels, 'dataplane-mode')
   if (own && own.value !== 'ambient' && own.value !== 'none') {

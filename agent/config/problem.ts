@@ -54,7 +54,7 @@ export interface ResourceRef {
 export interface Problem {
   readonly severity: Severity
   readonly code: ProblemCode
-  /** Path of the file; '' for a resource that came from the Kubernetes API. */
+  /** Path of the file; of a resource that came from the Kubernetes API what describeRef says of it, or ''. */
   readonly file: string
   /** 1-based; 0 when there is no file. */
   readonly line: number
@@ -73,7 +73,7 @@ export function describeRef(ref: ResourceRef): string {
 
 /** One line for a person: `file:line: Kind ns/name: field: message [CODE] hint`. */
 export function describeProblem(problem: Problem): string {
-  const where = problem.file ? `${problem.file}:${problem.line}: ` : ''
+  const where = problem.line > 0 ? `${problem.file}:${problem.line}: ` : ''
   const resource = problem.resource ? `${describeRef(problem.resource)}: ` : ''
   const field = problem.field ? `${problem.field}: ` : ''
   return `${where}${resource}${field}${problem.message} [${problem.code}]${problem.hint ? ` ${problem.hint}` : ''}`

@@ -110,6 +110,21 @@ export function refOf(resource: Pick<Resource, 'definition' | 'kind' | 'metadata
   }
 }
 
+/**
+ * Oldest first. Without a time of creation (a folder) the order of path and document stays: sorting is stable. Equal times,
+ * which have whole seconds, go by name, so that every replica comes to the same order.
+ */
+export function byAge(a: Pick<Resource, 'metadata'>, b: Pick<Resource, 'metadata'>): number {
+  const { createdAt: left } = a.metadata
+  const { createdAt: right } = b.metadata
+  if (left !== right || left === undefined) return (left ?? 0) - (right ?? 0)
+  return compare(a.metadata.namespace, b.metadata.namespace) || compare(a.metadata.name, b.metadata.name)
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}
+
 /** `group/Kind/namespace/name`: one resource, whatever version it was written in. */
 export function resourceKey(resource: Resource): string {
   return keyOf(resource.definition, resource.metadata.namespace, resource.metadata.name)

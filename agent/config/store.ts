@@ -1,6 +1,6 @@
-// The resources in force: each in its newest good version. A rejected resource keeps its last good version; a rejected
+// The resources of a folder in force: each in its newest good version. A rejected resource keeps its last good version; a rejected
 // security resource of which none is held denies its targets. A broken file takes nothing away that it held before.
-// Must not live here: reading (folder.ts, load.ts), meaning (translate.ts).
+// Must not live here: reading (folder.ts, load.ts), meaning (translate.ts), those of the Kubernetes API (object-store.ts).
 import type { Loaded } from './folder.ts'
 import type { Rejected } from './load.ts'
 import { describeRef, sortProblems, type Problem, type ResourceRef } from './problem.ts'
@@ -19,6 +19,8 @@ export interface Denial {
 export interface ResourceSet {
   readonly resources: readonly Resource[]
   readonly denials: readonly Denial[]
+  /** Ambit's own namespace. */
+  readonly systemNamespace?: string
 }
 
 export interface StoreState extends ResourceSet {
@@ -75,21 +77,10 @@ export class ResourceStore {
     // A good document of the same name in the same or a later folder is in force anyway.
     if (inForce && inForce.root >= one.root) return
     const last = one.key === undefined ? undefined : this.#good.get(one.key)
-    if (last && one.key !== undefined) {
-      next.set(one.key, last)
-      problems.push(outcome(one, 'warning', 'CONFIG_LAST_GOOD_KEPT', 'The last good version stays in force.', ''))
-    } else if (one.security && one.ref) {
-      denials.push({ ref: one.ref, document: one.document, source: { ...one.ref, ...placeOf(one.origin) } })
-      problems.push(
-        outcome(
-          one,
-          'warning',
-          'CONFIG_DENIES_TARGETS',
-          `No good version of ${describeRef(one.ref)} is held: traffic to everything it selects is denied.`,
-          'Correct the resource or remove it.',
-        ),
-      )
-    }
+    if (last && one.key !== undefined) next.set(one.key, last)
+    const { denial, problem } = fateOf(one, last !== undefined)
+    if (denial) denials.push(denial)
+    if (problem) problems.push(problem)
   }
 
   #keepDoubtful(
@@ -118,6 +109,23 @@ export class ResourceStore {
         hint: 'Correct the file.',
       })
     }
+  }
+}
+
+/** What becomes of a rejected resource: its last good version stays, or its targets are denied, or it is only left out. */
+export function fateOf(one: Rejected, lastGood: boolean): { readonly denial?: Denial; readonly problem?: Problem } {
+  if (lastGood)
+    return { problem: outcome(one, 'warning', 'CONFIG_LAST_GOOD_KEPT', 'The last good version stays in force.', '') }
+  if (!one.security || !one.ref) return {}
+  return {
+    denial: { ref: one.ref, document: one.document, source: { ...one.ref, ...placeOf(one.origin) } },
+    problem: outcome(
+      one,
+      'warning',
+      'CONFIG_DENIES_TARGETS',
+      `No good version of ${describeRef(one.ref)} is held: traffic to everything it selects is denied.`,
+      'Correct the resource or remove it.',
+    ),
   }
 }
 

@@ -420,7 +420,7 @@ describe('settings', () => {
   it('name the line inside the ConfigMap that is wrong, and stay as they were', () => {
     const state = resourcesOf(loadText(MESH('trustDomain: a.b\noutboundTrafficPolicy: {mode: SOME}'), 'f.yaml'))
     expect(state.problems.map(describeProblem)).toEqual([
-      'f.yaml:8: MeshConfig default: outboundTrafficPolicy.mode: Must be one of ALLOW_ANY, REGISTRY_ONLY, not the string "SOME". [CONFIG_INVALID_VALUE]',
+      'f.yaml:8: ConfigMap istio-system/istio: outboundTrafficPolicy.mode: Must be one of ALLOW_ANY, REGISTRY_ONLY, not the string "SOME". [CONFIG_INVALID_VALUE]',
     ])
     expect(translate(state).settings.trustDomain).toBe('cluster.local')
   })

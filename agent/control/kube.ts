@@ -43,7 +43,7 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
   })
   const client = new KubeClient(connection, { clock, userAgent: 'ambit-control' })
   const objects = new Objects({ client, systemNamespace, clock, log: log.child({ room: 'objects' }) })
-  const gather = new KubeGather({ objects, clock, log: log.child({ room: 'gather' }) })
+  const gather = new KubeGather({ objects, systemNamespace, clock, log: log.child({ room: 'gather' }) })
   const leader = new Leader({ client, namespace: systemNamespace, replica, clock, log: log.child({ room: 'lead' }) })
   const kube: Kube = {
     client,

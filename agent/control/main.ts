@@ -97,13 +97,18 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
   lifecycle.onStop('control', () => control.stop(GRACE_MS))
   lifecycle.onSignals()
   try {
-    await control.start()
+    // A server that is away is waited for, but not by somebody who is told to stop.
+    await Promise.race([control.start(), lifecycle.ended])
   } catch (error) {
-    await lifecycle.stop('start failed')
-    throw error
+    if (!lifecycle.stopping) {
+      await lifecycle.stop('start failed')
+      throw error
+    }
   }
-  if (kube) startParts({ kube, control, flags, metrics, clock, log, lifecycle })
-  starting.done()
+  if (!lifecycle.stopping) {
+    if (kube) startParts({ kube, control, flags, metrics, clock, log, lifecycle })
+    starting.done()
+  }
   const { reason, clean } = await lifecycle.ended
   log.info({ reason }, 'control ended')
   return clean ? 0 : 1

@@ -55,6 +55,8 @@ export class Election {
   #deadline: Timer | undefined
   #turn: Promise<void> = Promise.resolve()
   #holder: string | undefined
+  /** Logged last, so that a server that stays away is told of once. */
+  #told = ''
 
   constructor(options: ElectionOptions) {
     this.#options = options
@@ -100,9 +102,14 @@ export class Election {
   async #attempt(): Promise<void> {
     try {
       await this.#acquireOrRenew()
+      this.#told = ''
     } catch (error) {
       const expected = error instanceof KubeError && error.status === 409
-      if (!expected) this.#options.log.warn({ error: messageOf(error) }, 'the lease could not be read or written')
+      const code = error instanceof KubeError ? error.code : messageOf(error)
+      if (!expected && code !== this.#told) {
+        this.#told = code
+        this.#options.log.warn({ code, error: messageOf(error) }, 'the lease could not be read or written')
+      }
     }
     if (this.#stopped) return
     const random = (this.#options.random ?? Math.random)()

@@ -86,7 +86,7 @@ describe('following a kind', () => {
     await player.until(() => send !== undefined)
     send!('ADDED', pod('b', '2'))
     send!('MODIFIED', pod('a', '3', { version: 'v2' }))
-    send!('MODIFIED', { ...pod('b', '4'), status: { startTime: 'now', hostIP: '10.0.0.1' } })
+    send!('MODIFIED', { ...pod('b', '4'), status: { startTime: 'now', hostIP: '10.0.0.9' } })
     send!('DELETED', pod('a', '5'))
     await player.until(() => reflector.counts.events === 4)
     expect(told).toEqual(['set shop/a', 'set shop/b', 'set shop/a', 'delete shop/a'])

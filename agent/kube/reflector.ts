@@ -24,6 +24,8 @@ export interface ReflectorOptions<T> extends Scope {
   readonly pageSize?: number
   /** A watch without a word for so long is taken for dead, in milliseconds; default 150 000 (bookmarks come every minute). */
   readonly idleMs?: number
+  /** Hears why nothing new comes, and undefined when it comes again; without it both are logged. */
+  readonly onProblem?: (problem: KubeError | undefined) => void
   /** The server ends a watch after this many seconds, up to twice as many; default 300, as client-go. */
   readonly watchSeconds?: number
 }
@@ -147,11 +149,14 @@ export class Reflector<T> {
       return this.#absent(problem)
     }
     // Once for each reason: it is tried again until it works.
-    if (this.#problem?.code !== problem.code)
-      this.#options.log.warn(
-        { code: problem.code, path: pathOf(this.#options.resource, this.#options.namespace), held: this.#held.size },
-        `${problem.message}; what is known stays in force`,
-      )
+    if (this.#problem?.code !== problem.code) {
+      if (this.#options.onProblem) this.#options.onProblem(problem)
+      else
+        this.#options.log.warn(
+          { code: problem.code, path: pathOf(this.#options.resource, this.#options.namespace), held: this.#held.size },
+          `${problem.message}; what is known stays in force`,
+        )
+    }
     this.#problem = problem
     // Perhaps it is the place that we want to go on from; a list is always possible.
     if (++this.#failuresInARow % RELIST_AFTER === 0) this.#version = undefined
@@ -239,11 +244,10 @@ export class Reflector<T> {
     this.#absentSince = undefined
     this.#failuresInARow = 0
     if (!this.#problem) return
-    this.#options.log.info(
-      { path: pathOf(this.#options.resource, this.#options.namespace) },
-      'the API server answers again',
-    )
     this.#problem = undefined
+    const { onProblem, log, resource, namespace } = this.#options
+    if (onProblem) onProblem(undefined)
+    else log.info({ path: pathOf(resource, namespace) }, 'the API server answers again')
   }
 
   #apply(events: readonly WatchEvent[]): void {

@@ -78,7 +78,7 @@ describe('parameters of a waypoint', () => {
     })
     const { containers } = Deployment!.spec.template.spec
     expect(containers).toHaveLength(1)
-    expect(containers[0]).toMatchObject({ name: 'waypoint', resources: { requests: { cpu: 1, memory: '128Mi' } } })
+    expect(containers[0]).toMatchObject({ name: 'waypoint', resources: { requests: { cpu: 1, memory: '256Mi' } } })
   })
 
   it('make an autoscaler where they ask for one, and a budget with the bound they give', () => {

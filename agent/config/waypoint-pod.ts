@@ -82,6 +82,8 @@ export function waypointPod({ name, namespace, selector }: WaypointPodPlace, opt
         env: [
           { name: 'POD_NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } },
           { name: 'NODE_NAME', valueFrom: { fieldRef: { fieldPath: 'spec.nodeName' } } },
+          // Rounded up; without a limit, the cores of the node.
+          { name: 'AMBIT_CPU_LIMIT', valueFrom: { resourceFieldRef: { resource: 'limits.cpu' } } },
         ],
         ports: [
           { name: 'mesh', containerPort: 15008, protocol: 'TCP' },
@@ -94,8 +96,9 @@ export function waypointPod({ name, namespace, selector }: WaypointPodPlace, opt
           timeoutSeconds: 2,
           failureThreshold: 3,
         },
-        // As Istio's. The CPU limit is also the number of its processes, 85 % of the memory what it takes before it refuses.
-        resources: { requests: { cpu: '100m', memory: '128Mi' }, limits: { cpu: '2', memory: '1Gi' } },
+        // The CPU limit is also the number of its processes, 85 % of the memory what it takes before it refuses. Limits are
+        // Istio's; two processes and who watches over them hold 205 MB before the first request.
+        resources: { requests: { cpu: '100m', memory: '256Mi' }, limits: { cpu: '2', memory: '1Gi' } },
         securityContext: {
           allowPrivilegeEscalation: false,
           readOnlyRootFilesystem: true,

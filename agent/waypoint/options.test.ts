@@ -55,5 +55,8 @@ describe('the numbers of a waypoint', () => {
 
   it('come from a machine that has at least a core', () => {
     expect(thisMachine().cores).toBeGreaterThan(0)
+    expect(thisMachine({ AMBIT_CPU_LIMIT: '1' }).cores).toBe(1)
+    expect(thisMachine({ AMBIT_CPU_LIMIT: '512' }).cores).toBe(thisMachine().cores)
+    expect(() => thisMachine({ AMBIT_CPU_LIMIT: '500m' })).toThrow("AMBIT_CPU_LIMIT='500m'")
   })
 })

@@ -1,6 +1,7 @@
 // The flags of `ambit waypoint`, and the numbers they mean. Must not live here: what they start (main.ts).
 import { availableParallelism } from 'node:os'
 import { Command } from 'commander'
+import { envInteger, type Environment } from '../base/env.ts'
 import { AmbitError } from '../base/errors.ts'
 
 export interface WaypointOptions {
@@ -51,6 +52,8 @@ export interface WaypointLimits {
 export const MAX_WORKERS = 64
 /** What 'auto' gives a worker at least, of the cgroup's memory: a node of 64 cores must not start what does not fit. */
 const WORKER_MEMORY = 128 * 2 ** 20
+/** More than any machine has. */
+const MAX_CORES = 65_536
 /** Of the cgroup's memory: the kernel kills at all of it. */
 const MEMORY_SHARE = 0.85
 
@@ -102,6 +105,7 @@ export function waypointCommand(run: (options: WaypointOptions) => Promise<void>
     .addHelpText(
       'after',
       '\nSIGTERM drains and ends; SIGHUP replaces the workers one after the other without losing a request.\n' +
+        'AMBIT_CPU_LIMIT: whole cores that --workers auto may count on, where the cgroup does not say so.\n' +
         '\nExample:\n  ambit waypoint --name waypoint --namespace shop --service-account waypoint \\\n    --control control.ambit-system.svc:15012 --root-cert /var/run/ambit/root-cert.pem --token-file /var/run/secrets/tokens/token\n',
     )
     .action(run)
@@ -115,10 +119,15 @@ export interface Machine {
   readonly memory: number
 }
 
-export function thisMachine(): Machine {
+/**
+ * `AMBIT_CPU_LIMIT`: whole cores of the container's limit, by the downward API, since libuv does not find the cgroup from inside
+ * a container where the node has cgroup v1.
+ */
+export function thisMachine(environment: Environment = process.env): Machine {
   const memory = process.constrainedMemory()
+  const limit = envInteger('AMBIT_CPU_LIMIT', MAX_CORES, { min: 1, max: MAX_CORES }, environment)
   // Without a limit the kernel says a number close to 2^63.
-  return { cores: availableParallelism(), memory: memory < 2 ** 50 ? memory : 0 }
+  return { cores: Math.min(availableParallelism(), limit), memory: memory < 2 ** 50 ? memory : 0 }
 }
 
 /** Throws WAYPOINT_FLAG_INVALID naming the flag. */

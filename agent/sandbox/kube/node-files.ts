@@ -9,6 +9,8 @@ import type { Built } from './programs.ts'
 /** Where a node's own files are, inside. */
 export const ETC = '/etc/kubernetes'
 export const CONTAINERD_SOCKET = '/run/containerd/containerd.sock'
+/** One program is all of Kubernetes' own; by its name agents of a mesh know whose probes pass. */
+export const KUBELET = '/opt/kubernetes/kubelet'
 /** Debian's CNI plugins; the node has them where everybody looks. */
 const CNI_PLUGINS = '/usr/lib/cni'
 
@@ -32,6 +34,8 @@ export function writeNodeFiles(layout: KubeLayout, built: Built, node: NodeLayou
   // What pods with dnsPolicy Default get, and what cluster DNS would ask: nobody.
   put('/etc/resolv-kubelet.conf', 'options timeout:1\n')
 
+  mkdirSync(join(upper, KUBELET, '..'), { recursive: true })
+  symlinkSync(join(built.programs, 'kube'), join(upper, KUBELET))
   mkdirSync(join(upper, 'opt/cni/bin'), { recursive: true })
   for (const plugin of readdirSync(CNI_PLUGINS))
     symlinkSync(join(CNI_PLUGINS, plugin), join(upper, 'opt/cni/bin', plugin))

@@ -9,7 +9,7 @@ import type { NodeLayout } from '../layout.ts'
 import { NETNS_ROOT, run } from '../world/run.ts'
 import { handDown, joined, SYSTEM, type Hierarchy, type PROGRAMS } from './cgroups.ts'
 import { nodeFolder, type KubeLayout } from './layout.ts'
-import { CONTAINERD_SOCKET, ETC, writeNodeFiles } from './node-files.ts'
+import { CONTAINERD_SOCKET, ETC, KUBELET, writeNodeFiles } from './node-files.ts'
 import type { Built } from './programs.ts'
 
 const ENTER = fileURLToPath(new URL('enter-node.sh', import.meta.url))
@@ -64,8 +64,7 @@ export class KubeNode {
     this.programs = [
       this.#program('containerd', ['containerd', '--config', '/etc/containerd/config.toml']),
       this.#program('kubelet', [
-        join(world.built.programs, 'kube'),
-        'kubelet',
+        KUBELET,
         `--config=${ETC}/kubelet.json`,
         `--kubeconfig=${ETC}/kubelet.kubeconfig`,
         `--hostname-override=${node.name}`,

@@ -31,6 +31,7 @@ const HOMES: readonly { what: RegExp; homes: readonly string[]; tests?: boolean 
   { what: /^@grpc\/grpc-js/, homes: ['agent/wire/'], tests: true },
   { what: /^(@peculiar\/x509|reflect-metadata)/, homes: ['agent/pki/'] },
   { what: /^@kubernetes\/client-node/, homes: ['agent/kube/'] },
+  { what: /^ws$/, homes: ['agent/kube/'] },
   { what: /^prom-client/, homes: ['agent/telemetry/'] },
   { what: /^pino/, homes: ['agent/base/log.ts'] },
   { what: /^zod/, homes: ['agent/config/', 'agent/base/env.ts'] },

@@ -10,6 +10,7 @@ import { caServiceDefinition, caServiceImplementation, type IssueRequest } from 
 import { startControlServer, type ControlServer } from '../wire/control-server.ts'
 import { ResourceStore } from '../wire/resource-store.ts'
 import { XdsServer } from '../wire/xds-server.ts'
+import type { ClientScope } from '../wire/xds-stream.ts'
 import type { Gather, Snapshot } from './gather/gather.ts'
 import { describeCaller, type Authenticator, type Caller } from './issue/authenticator.ts'
 import { authorizeIssue, authorizeStream } from './issue/authorize.ts'
@@ -105,6 +106,13 @@ export class Control {
   get address(): string {
     const { host } = splitHostPort(this.#options.listen) ?? { host: '' }
     return joinHostPort(host, this.#server?.port ?? 0)
+  }
+
+  /** What an agent or a waypoint may have, connected or not; undefined for a waypoint that is none. */
+  scopeOf(client: { agent: string } | { waypoint: string }): ClientScope | undefined {
+    if ('agent' in client) return agentScope(client.agent)
+    const of = this.snapshot?.translation.waypoints.find((one) => `${one.namespace}/${one.name}` === client.waypoint)
+    return of && this.#scopes.of(of.namespace, of.name)
   }
 
   async stop(graceMs = 2_000): Promise<void> {

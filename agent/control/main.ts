@@ -17,6 +17,7 @@ import { KubeAuthority } from './issue/kube-authority.ts'
 import { TokenReviewAuthenticator } from './issue/token-review.ts'
 import { TrustBundles } from './issue/trust-bundle.ts'
 import { openKube, type Kube } from './kube.ts'
+import { inspectRoutes } from './inspect.ts'
 import { observe } from './observe.ts'
 import { observeWaypoints } from './operate/observe.ts'
 import { Operator } from './operate/operator.ts'
@@ -88,7 +89,12 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
   }
   const admin = await openAdmin({
     listen: flags.admin,
-    routes: { ...routes, ...dumpRoutes(() => dump(control)), ...loggingRoutes(log) },
+    routes: {
+      ...routes,
+      ...inspectRoutes({ version: version(), replica: kube ? flags.replica : '' }, control, kube),
+      ...dumpRoutes(() => dump(control)),
+      ...loggingRoutes(log),
+    },
     localOnly: true,
     log,
   })

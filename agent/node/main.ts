@@ -11,12 +11,21 @@ import { transport, trimMemory } from '../io/index.ts'
 import { MeshState } from '../mesh/state.ts'
 import { CertificateManager } from '../pki/manager.ts'
 import { AccessLog } from '../telemetry/access-log.ts'
-import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes, statusRoutes } from '../telemetry/admin.ts'
+import {
+  dumpRoutes,
+  heldRoutes,
+  loggingRoutes,
+  metricsRoutes,
+  openAdmin,
+  readyRoutes,
+  statusRoutes,
+} from '../telemetry/admin.ts'
 import { Metrics } from '../telemetry/exposition.ts'
 import { TcpMetrics } from '../telemetry/istio.ts'
 import { Readiness } from '../telemetry/readiness.ts'
 import { connectControl } from '../wire/connect-control.ts'
 import { agentEssentials, agentKinds, type ControlConnection } from '../wire/contract.ts'
+import { heldAnswer } from '../wire/inventory.ts'
 import { CniKeeper, removeFromConflist } from './cni/keeper.ts'
 import { cniMetrics } from './cni/metrics.ts'
 import type { Enrollment } from './enroll/contract.ts'
@@ -326,6 +335,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
       ...readyRoutes(readiness),
       ...metricsRoutes(metrics),
       ...statusRoutes(() => agentStatus(facts, { ...parts, redirect, prover, tables, clock })),
+      ...heldRoutes((query) => heldAnswer(control, agentKinds, query)),
       ...dumpRoutes(() => ({ ...configDump(facts, state, parts), tables: tables.status() })),
       ...loggingRoutes(log),
     },

@@ -244,15 +244,32 @@ export function dumpRoutes(dump: () => unknown): Record<string, AdminRoute> {
   }
 }
 
-/** GET /status: a short report, as JSON, that a person's command line makes a table of. */
-export function statusRoutes(status: () => unknown): Record<string, AdminRoute> {
+/** GET of a path: what `answer` makes of the query, as JSON; undefined means that there is no such thing. */
+export function jsonRoutes(
+  path: string,
+  about: string,
+  answer: (query: URLSearchParams) => unknown,
+): Record<string, AdminRoute> {
   return {
-    '/status': {
+    [path]: {
       method: 'GET',
-      about: 'how this program and its pods stand, as JSON',
-      handle: () => json(200, status()),
+      about,
+      async handle(query) {
+        const value = await answer(query)
+        return value === undefined ? text(404, 'There is no such thing.') : json(200, value)
+      },
     },
   }
+}
+
+/** GET /status: a short report, as JSON, that a person's command line makes a table of. */
+export function statusRoutes(status: () => unknown): Record<string, AdminRoute> {
+  return jsonRoutes('/status', 'how this program and its pods stand, as JSON', status)
+}
+
+/** GET /config/held: names and versions of what control sent and is in force; with ?kind= and ?name= one of them. */
+export function heldRoutes(held: (query: URLSearchParams) => unknown): Record<string, AdminRoute> {
+  return jsonRoutes('/config/held', 'names and versions in force; one of them: ?kind=K&name=N', held)
 }
 
 const LEVELS: readonly string[] = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']

@@ -4,7 +4,15 @@ import { systemClock } from '../base/clock.ts'
 import { messageOf, AmbitError } from '../base/errors.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { openLog, type Logger } from '../base/log.ts'
-import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes } from '../telemetry/admin.ts'
+import {
+  dumpRoutes,
+  heldRoutes,
+  loggingRoutes,
+  metricsRoutes,
+  openAdmin,
+  readyRoutes,
+  statusRoutes,
+} from '../telemetry/admin.ts'
 import { doorsOf, openDoor, type Door } from './doors.ts'
 import { waypointCommand, waypointLimits, type WaypointLimits, type WaypointOptions } from './options.ts'
 
@@ -58,6 +66,8 @@ async function serve(
       routes: {
         ...metricsRoutes(metrics),
         ...readyRoutes(readiness),
+        ...statusRoutes(() => program.status()),
+        ...heldRoutes((query) => program.held(query)),
         ...dumpRoutes(() => program.dump()),
         ...loggingRoutes(log),
       },

@@ -17,6 +17,7 @@ import { Metrics } from '../telemetry/exposition.ts'
 import { Readiness } from '../telemetry/readiness.ts'
 import { connectControl } from '../wire/connect-control.ts'
 import { waypointKinds } from '../wire/contract.ts'
+import { heldAnswer, heldInventory, inventoryDigest } from '../wire/inventory.ts'
 import type { WaypointLimits, WaypointOptions } from './options.ts'
 import { Overload } from './overload.ts'
 import { Waypoint } from './waypoint.ts'
@@ -30,9 +31,15 @@ export interface Program {
   readonly restored: boolean
   /** The state, for /config_dump. */
   dump(): unknown
+  /** How it stands, for /status. */
+  status(): unknown
+  /** What is in force, for /config/held. */
+  held(query: URLSearchParams): unknown
   /** Registers how it stops; then waits for configuration and certificate, which end two tasks of `readiness`. */
   run(lifecycle: Lifecycle): void
 }
+
+const VERSION = '0.1.0'
 
 /** Connects to control and builds the waypoint; it does not listen yet. `onReadiness` is told each change. */
 export async function startProgram(
@@ -43,7 +50,7 @@ export async function startProgram(
 ): Promise<Program> {
   const clock = systemClock
   const state = new MeshState()
-  const metrics = new Metrics('waypoint', '0.1.0')
+  const metrics = new Metrics('waypoint', VERSION)
   const access = new AccessLog()
   const readiness: Readiness = new Readiness((pending) => {
     log.info({ pending }, 'readiness')
@@ -135,6 +142,22 @@ export async function startProgram(
     identity: own,
     restored: control.restored,
     dump: () => dump(state, serving, certificates, control),
+    status() {
+      const { connected, lastResponse, kinds } = control.status()
+      return {
+        version: VERSION,
+        namespace: options.namespace,
+        gateway: options.name,
+        pod: options.podName,
+        node: options.node,
+        ready: readiness.ready,
+        pending: readiness.pending,
+        control: { connected, lastResponse, rejected: kinds.flatMap(({ rejected }) => rejected) },
+        config: inventoryDigest(heldInventory(control, waypointKinds)),
+        certificates: certificates.status(),
+      }
+    },
+    held: (query) => heldAnswer(control, waypointKinds, query),
     run(lifecycle) {
       lifecycle.onStop('access log', () => access.close())
       lifecycle.onStop('control', () => control.close())

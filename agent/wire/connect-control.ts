@@ -7,7 +7,14 @@ import type { Timer } from '../base/clock.ts'
 import { AmbitError, messageOf } from '../base/errors.ts'
 import { formatIdentity } from '../mesh/identity.ts'
 import { encodeClientNode } from './client-node.ts'
-import type { ConnectControlOptions, ControlConnection, ControlStatus, ResourceKind, SignRequest } from './contract.ts'
+import type {
+  ConnectControlOptions,
+  ControlConnection,
+  ControlStatus,
+  HeldResource,
+  ResourceKind,
+  SignRequest,
+} from './contract.ts'
 import { feedState } from './feed.ts'
 import {
   AggregatedDiscoveryService,
@@ -23,7 +30,7 @@ import {
 } from './gen/istio/v1/auth/citadel_pb.js'
 import { fromStatus, methodDefinition } from './grpc.ts'
 import { loadLastGood, saveLastGood } from './last-good.ts'
-import { XdsClient, type DeltaStream, type DeltaStreamEvents, type HeldResource } from './xds-client.ts'
+import { XdsClient, type DeltaStream, type DeltaStreamEvents } from './xds-client.ts'
 
 const deltaMethod = methodDefinition(AggregatedDiscoveryService.method.deltaAggregatedResources)
 const createMethod = methodDefinition(IstioCertificateService.method.createCertificate)
@@ -104,6 +111,10 @@ class Connection implements ControlConnection {
     const { connected, lastResponse, error, reconnects } = this.#xds
     const kinds = this.#xds.status()
     return { address: this.#options.address, connected, lastResponse, error, reconnects, kinds }
+  }
+
+  held(kind: ResourceKind): ReadonlyMap<string, HeldResource> {
+    return this.#xds.held(kind)
   }
 
   async sign(request: SignRequest): Promise<readonly string[]> {

@@ -81,6 +81,12 @@ export interface ControlStatus {
   readonly kinds: readonly KindStatus[]
 }
 
+/** A resource as it came. */
+export interface HeldResource {
+  readonly version: string
+  readonly bytes: Uint8Array
+}
+
 export interface SignRequest {
   /** PEM. */
   readonly csr: string
@@ -94,6 +100,8 @@ export interface ControlConnection {
   /** Resolves once control has answered for that kind (every kind when absent) in this process. */
   synced(kind?: ResourceKind): Promise<void>
   status(): ControlStatus
+  /** What is in force of a kind, by name. */
+  held(kind: ResourceKind): ReadonlyMap<string, HeldResource>
   /**
    * Asks control's CA for a certificate; PEM leaf, intermediates, trust bundle last. Agents impersonate `identity`,
    * waypoints may ask for their own only. Rejects with AmbitError: CONTROL_UNAVAILABLE (worth a retry),

@@ -7,10 +7,9 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire'
 import { AmbitError, messageOf } from '../base/errors.ts'
 import { packAny } from './codec/workload.ts'
-import type { ResourceKind } from './contract.ts'
+import type { HeldResource, ResourceKind } from './contract.ts'
 import { DeltaDiscoveryResponseSchema } from './gen/envoy/service/discovery/v3/ads_pb.js'
 import { kindOfTypeUrl, typeUrls } from './types.ts'
-import type { HeldResource } from './xds-client.ts'
 
 export type HeldState = ReadonlyMap<ResourceKind, ReadonlyMap<string, HeldResource>>
 

@@ -6,7 +6,7 @@ import { Backoff } from '../base/backoff.ts'
 import type { Clock, Timer } from '../base/clock.ts'
 import { messageOf } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
-import type { KindStatus, ResourceKind } from './contract.ts'
+import type { HeldResource, KindStatus, ResourceKind } from './contract.ts'
 import { MORE } from './encoded.ts'
 import type { NodeSchema } from './gen/envoy/config/core/v3/base_pb.js'
 import type { DeltaDiscoveryRequestSchema, DeltaDiscoveryResponse } from './gen/envoy/service/discovery/v3/ads_pb.js'
@@ -42,12 +42,6 @@ export interface XdsClientOptions {
   readonly log: Logger
   readonly random?: () => number
   open(events: DeltaStreamEvents): DeltaStream
-}
-
-/** A resource as it was received, for the last good state. */
-export interface HeldResource {
-  readonly version: string
-  readonly bytes: Uint8Array
 }
 
 interface KindState {

@@ -35,12 +35,26 @@ export interface XdsServerOptions<Caller> {
   readonly random?: () => number
 }
 
+/** One client that was let in. */
+export interface XdsClientView {
+  /** As it calls itself (client-node.ts); two workers of one waypoint share it. */
+  readonly id: string
+  readonly node: ClientNode
+  /** `ip:port` of the TCP peer. */
+  readonly peer: string
+  /** Milliseconds since the epoch. */
+  readonly since: number
+  /** It has acknowledged all that it is to have. */
+  readonly settled: boolean
+}
+
 /** Requests waiting for the authenticator; a client that sends more before it was let in is cut. */
 const MAX_EARLY_REQUESTS = 64
 
 export class XdsServer<Caller> {
   readonly #options: XdsServerOptions<Caller>
   readonly #calls = new Set<ServerDuplexStream<DeltaDiscoveryRequest, Buffer>>()
+  readonly #clients = new Set<XdsClientView>()
   readonly stats: StreamStats = { responses: 0, bytes: 0, resources: 0, nacks: 0 }
 
   constructor(options: XdsServerOptions<Caller>) {
@@ -49,6 +63,11 @@ export class XdsServer<Caller> {
 
   get streams(): number {
     return this.#calls.size
+  }
+
+  /** Who is connected and was let in. */
+  get clients(): Iterable<XdsClientView> {
+    return this.#clients
   }
 
   /** For grpc-js's Server.addService. */
@@ -71,7 +90,7 @@ export class XdsServer<Caller> {
       call.emit('error', { code: status.RESOURCE_EXHAUSTED, details: `control serves ${maxStreams} streams already` })
       return
     }
-    new Session(call, this.#options, this.#calls, this.stats).start()
+    new Session(call, this.#options, this.#calls, this.#clients, this.stats).start()
   }
 }
 
@@ -80,6 +99,7 @@ class Session<Caller> {
   readonly #call: ServerDuplexStream<DeltaDiscoveryRequest, Buffer>
   readonly #options: XdsServerOptions<Caller>
   readonly #calls: Set<unknown>
+  readonly #clients: Set<XdsClientView>
   readonly #stats: StreamStats
   readonly #early: DeltaDiscoveryRequest[] = []
   readonly #cleanup: (() => void)[] = []
@@ -91,11 +111,13 @@ class Session<Caller> {
     call: ServerDuplexStream<DeltaDiscoveryRequest, Buffer>,
     options: XdsServerOptions<Caller>,
     calls: Set<ServerDuplexStream<DeltaDiscoveryRequest, Buffer>>,
+    clients: Set<XdsClientView>,
     stats: StreamStats,
   ) {
     this.#call = call
     this.#options = options
     this.#calls = calls
+    this.#clients = clients
     this.#stats = stats
   }
 
@@ -150,7 +172,18 @@ class Session<Caller> {
       send: (response) => this.#call.write(response),
     })
     this.#cleanup.push(store.listen((changed) => stream.onChange(changed)))
-    log.info({ client, peer: this.#call.getPeer() }, 'configuration stream opened')
+    const view: XdsClientView = {
+      id: client,
+      node,
+      peer: this.#call.getPeer(),
+      since: this.#options.clock.now(),
+      get settled() {
+        return stream.settled
+      },
+    }
+    this.#clients.add(view)
+    this.#cleanup.push(() => this.#clients.delete(view))
+    log.info({ client, peer: view.peer }, 'configuration stream opened')
     this.#cleanup.push(() => log.info({ client }, 'configuration stream closed'))
     return stream
   }

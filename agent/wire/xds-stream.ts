@@ -99,6 +99,13 @@ export class XdsStream {
     this.#flushAll()
   }
 
+  /** The client has acknowledged all that it is to have. */
+  get settled(): boolean {
+    for (const { pending, owed, dirty } of this.#subscriptions.values())
+      if (pending !== '' || owed || dirty.size > 0) return false
+    return this.#options.store.ready && this.#subscriptions.size > 0
+  }
+
   #flushAll(): void {
     for (const [kind, subscription] of this.#subscriptions) if (FIRST.includes(kind)) this.#flush(kind, subscription)
     for (const [kind, subscription] of this.#subscriptions) if (!FIRST.includes(kind)) this.#flush(kind, subscription)

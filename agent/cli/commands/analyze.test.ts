@@ -69,7 +69,7 @@ describe('ambit analyze', () => {
   })
 
   it('exits 2 when it is used wrongly', async () => {
-    expect((await run([])).code).toBe(2)
+    expect((await run(['--no-such-flag'])).code).toBe(2)
     const odd = await run(['-', '-o', 'xml'], BROKEN)
     expect(odd.code).toBe(2)
     expect(odd.err).toContain("'xml' is no output format")

@@ -6,27 +6,29 @@ import { explainJourney } from '../explain/journey.ts'
 import { findSource, findTarget, parseHeaders, type HttpRequest } from '../explain/question.ts'
 import { renderExplanation } from '../explain/text.ts'
 import { worldOf } from '../explain/world.ts'
+import type { MeshFlags } from '../mesh/flags.ts'
+import { readResources } from '../mesh/resources.ts'
+import type { Place } from '../mesh/source.ts'
 import { parseFormat, plural, structured } from '../print.ts'
-import { runningConfig } from '../running.ts'
 import type { Terminal } from '../terminal.ts'
 
-export interface ExplainOptions {
+export interface ExplainOptions extends MeshFlags {
   readonly source: string
   readonly destination: string
   readonly method: string | undefined
   readonly path: string
   readonly header: readonly string[]
   readonly configDir: readonly string[]
-  readonly name?: string
   readonly output: string
 }
 
 /** Runs the command; 0 whenever there is an explanation, whatever it says. */
-export async function explain(options: ExplainOptions, terminal: Terminal): Promise<number> {
+export async function explain(options: ExplainOptions, terminal: Terminal, place: Place = {}): Promise<number> {
   const format = parseFormat(options.output)
-  const paths = options.configDir.length > 0 ? options.configDir : runningConfig(options.name)
-  const world = worldOf(loadPaths(paths))
-  const source = findSource(world.state, options.source)
+  const { loaded } =
+    options.configDir.length > 0 ? { loaded: loadPaths(options.configDir) } : await readResources(options, place)
+  const world = worldOf(loaded)
+  const source = findSource(world.state, inNamespace(options.source, options.namespace))
   const target = findTarget(world.state, options.destination, source)
   const { headers, host } = parseHeaders(options.header)
   const request: HttpRequest | undefined =
@@ -45,4 +47,11 @@ export async function explain(options: ExplainOptions, terminal: Terminal): Prom
     for (const problem of errors.slice(0, 10)) terminal.err(`  ${describeProblem(problem)}\n`)
   }
   return 0
+}
+
+/** A bare name is looked for in the namespace that was given. */
+function inNamespace(source: string, namespace: string | undefined): string {
+  return namespace !== undefined && source !== 'outside' && /^[a-z0-9][-a-z0-9]*$/.test(source)
+    ? `${namespace}/${source}`
+    : source
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { silentLog } from '../../base/log.ts'
 import { openAdmin, statusRoutes, type AdminServer } from '../../telemetry/admin.ts'
-import { localAgents } from '../agents.ts'
+import { localPrograms } from '../mesh/local.ts'
 import { main } from '../main.ts'
 import { testTerminal } from '../samples.ts'
 
@@ -165,13 +165,14 @@ describe('ambit status', () => {
     }
     await agent(report, `unix:${join(folder, 'admin.sock')}`)
     const at = (path: string): string => `unix:${join(folder, path)}`
-    expect(localAgents(undefined, folder)).toEqual([
+    const addresses = (name?: string, root = folder): string[] => localPrograms(name, root).map((one) => one.address)
+    expect(addresses()).toEqual([
       at('admin.sock'),
       at('one/nodes/node-2/admin.sock'),
       at('one/nodes/node-10/admin.sock'),
       at('two/nodes/node-1/admin.sock'),
     ])
-    expect(localAgents('two', folder)).toEqual([at('two/nodes/node-1/admin.sock')])
-    expect(localAgents(undefined, join(folder, 'nothing'))).toEqual([])
+    expect(addresses('two')).toEqual([at('two/nodes/node-1/admin.sock')])
+    expect(addresses(undefined, join(folder, 'nothing'))).toEqual([])
   })
 })

@@ -1,6 +1,9 @@
 // /status: how this agent and each of its pods stand, for `ambit status`: the answer is plain JSON, and only ever grows.
 // Must not live here: serving it (telemetry/admin.ts), showing it (cli/).
 import type { Clock } from '../../base/clock.ts'
+import type { CertificateStatus } from '../../pki/contract.ts'
+import { agentKinds, type KindStatus } from '../../wire/contract.ts'
+import { heldInventory, inventoryDigest, type InventoryDigest } from '../../wire/inventory.ts'
 import type { Prover } from '../prove/prover.ts'
 import type { KubeletState } from '../redirect/checks.ts'
 import { rungOf, type Rung } from '../redirect/rung.ts'
@@ -36,7 +39,16 @@ export interface AgentStatusReport {
   readonly node: string
   /** False once a newer agent has taken this node over. */
   readonly leads: boolean
-  readonly control: { readonly connected: boolean }
+  readonly control: {
+    readonly connected: boolean
+    /** Milliseconds since the epoch of its last word; 0: none yet. */
+    readonly lastResponse: number
+    readonly rejected: KindStatus['rejected']
+  }
+  /** What is in force, to compare with what control has. */
+  readonly config: InventoryDigest
+  /** Without keys. */
+  readonly certificates: readonly CertificateStatus[]
   readonly kernel: Rung & { readonly tablesSynced: boolean }
   readonly kubelet: KubeletState
   readonly pods: readonly PodStatusReport[]
@@ -83,12 +95,15 @@ export function agentStatus(facts: { version: string; node: string }, parts: Sta
       }),
     }
   })
+  const { connected, lastResponse, kinds } = control.status()
   const missing = enrollment.missing().map((pod): PodStatusReport => ({ ...pod, phase: 'missing' }))
   return {
     version: facts.version,
     node: facts.node,
     leads: redirect.leads(),
-    control: { connected: control.status().connected },
+    control: { connected, lastResponse, rejected: kinds.flatMap(({ rejected }) => rejected) },
+    config: inventoryDigest(heldInventory(control, agentKinds)),
+    certificates: parts.certificates.status(),
     kernel: { ...rungOf(redirect.features), tablesSynced: tables.status().synced },
     kubelet: redirect.kubelet,
     pods: [...registered, ...missing].toSorted(byName),

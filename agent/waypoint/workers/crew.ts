@@ -164,6 +164,15 @@ export class Crew implements WorkerEvents {
     return Object.fromEntries(dumped)
   }
 
+  /** The answer of the first worker that gives one, parsed; undefined when it has none. */
+  async first(what: 'status' | 'held', query = ''): Promise<unknown> {
+    for (const { current } of this.#slots) {
+      const text = await current?.ask(what, query)
+      if (text !== undefined) return text === '' ? undefined : (JSON.parse(text) as unknown)
+    }
+    return undefined
+  }
+
   broadcast(message: ToWorker): void {
     for (const worker of this.#all()) worker.send(message)
   }

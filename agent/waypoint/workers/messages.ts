@@ -16,11 +16,11 @@ export interface WorkerState {
   readonly pending: readonly string[]
 }
 
-export type Question = 'metrics' | 'dump' | 'release'
+export type Question = 'metrics' | 'dump' | 'status' | 'held' | 'release'
 
 export type ToWorker =
-  /** `metrics`, `dump`: answered with text. `release`: close the sockets that are other workers'. */
-  | { readonly type: 'ask'; readonly id: number; readonly what: Question }
+  /** `metrics`, `dump`, `status`, `held`: answered with text, '' for nothing. `release`: close the sockets that are other workers'. */
+  | { readonly type: 'ask'; readonly id: number; readonly what: Question; readonly query: string }
   | { readonly type: 'log'; readonly level: string }
   /** Accept on another worker's socket too, while that one is down; or no more. */
   | { readonly type: 'cover'; readonly worker: number; readonly on: boolean }

@@ -75,7 +75,7 @@ export class WorkerProcess {
   }
 
   /** The answer, or undefined when none came in time. */
-  ask(what: Question): Promise<string | undefined> {
+  ask(what: Question, query = ''): Promise<string | undefined> {
     if (this.gone) return Promise.resolve(undefined)
     const id = ++this.#asked
     return new Promise((resolve) => {
@@ -86,7 +86,7 @@ export class WorkerProcess {
       }
       const timer = setTimeout(() => done(undefined), ANSWER_MS)
       this.#waiting.set(id, done)
-      this.send({ type: 'ask', id, what })
+      this.send({ type: 'ask', id, what, query })
     })
   }
 

@@ -5,7 +5,15 @@ import { systemClock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import { Lifecycle } from '../../base/lifecycle.ts'
 import type { Logger } from '../../base/log.ts'
-import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes } from '../../telemetry/admin.ts'
+import {
+  dumpRoutes,
+  heldRoutes,
+  loggingRoutes,
+  metricsRoutes,
+  openAdmin,
+  readyRoutes,
+  statusRoutes,
+} from '../../telemetry/admin.ts'
 import { Metrics } from '../../telemetry/exposition.ts'
 import type { Door } from '../doors.ts'
 import type { WaypointLimits, WaypointOptions } from '../options.ts'
@@ -79,6 +87,9 @@ export async function supervise({ argv, options, limits, doors, log }: Supervise
       routes: {
         ...metricsRoutes(merged),
         ...readyRoutes(crew),
+        // Each worker has its own stream: the first one stands for all.
+        ...statusRoutes(async () => ({ ...((await crew.first('status')) as object), workers: crew.status() })),
+        ...heldRoutes((query) => crew.first('held', query.toString())),
         ...dumpRoutes(async () => ({ workers: crew.status(), dumps: await crew.dumps() })),
         '/logging': {
           ...level,

@@ -99,15 +99,18 @@ async function serve(options: WaypointOptions, own: number, count: number, log: 
   const program = await startProgram(options, limits, log, () => tellState())
   const sockets = new Sockets(own, count, doorsOf(options), program.waypoint, log)
 
-  const answers: Readonly<Record<Question, () => Promise<string>>> = {
+  const asJson = (value: unknown): Promise<string> => Promise.resolve(value === undefined ? '' : json(200, value).body)
+  const answers: Readonly<Record<Question, (query: string) => Promise<string>>> = {
     metrics: () => program.metrics.text(),
-    dump: () => Promise.resolve(json(200, program.dump()).body),
+    dump: () => asJson(program.dump()),
+    status: () => asJson(program.status()),
+    held: (query) => asJson(program.held(new URLSearchParams(query))),
     release: () => sockets.release().then(() => ''),
   }
   process.on('message', (message: ToWorker) => {
     switch (message.type) {
       case 'ask':
-        void answers[message.what]().then((text) => tell({ type: 'answer', id: message.id, text }))
+        void answers[message.what](message.query).then((text) => tell({ type: 'answer', id: message.id, text }))
         return
       case 'log':
         setLevel(message.level, log)

@@ -1,38 +1,43 @@
-// Agents that can be asked, by the address of their admin server: those named, those of the running sandboxes, that of this
-// node. Must not live here: what they answer (commands/).
+// The programs of this machine that can be asked, by the address of their admin server: the agent of this node, control, nodes of
+// the running sandboxes. Must not live here: what they answer (commands/).
 import { existsSync, readdirSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
-import { AmbitError } from '../base/errors.ts'
-import { splitHostPort } from '../base/ip.ts'
-import { RUN_ROOT } from './running.ts'
+import { AmbitError } from '../../base/errors.ts'
+import { splitHostPort } from '../../base/ip.ts'
+import type { Program, ProgramKind } from './source.ts'
 
 /** An admin server that is not there answers at once; one that hangs shall not hang the command. */
 const ANSWER_MS = 5_000
-/** A node has some thousand pods at most. */
-const MAX_ANSWER = 16 << 20
+/** A node has some thousand pods at most; what it goes by is larger. */
+const MAX_ANSWER = 256 << 20
 
-/** Admin addresses, as `unix:PATH`: of the agent of this node, and of the sandboxes' nodes (of one sandbox by its name). */
-export function localAgents(name: string | undefined, root: string = RUN_ROOT): string[] {
-  const found: string[] = []
-  const own = join(root, 'admin.sock')
-  if (name === undefined && existsSync(own)) found.push(`unix:${own}`)
+/** Those at the addresses given, else those found below `root` (of one sandbox by its name). */
+export function localPrograms(name: string | undefined, root: string, asked: readonly string[] = []): Program[] {
+  if (asked.length > 0) return asked.map((address) => program('agent', address, address))
+  const found: Program[] = []
+  const add = (kind: ProgramKind, what: string, socket: string): void => {
+    if (existsSync(socket)) found.push(program(kind, what, `unix:${socket}`))
+  }
+  if (name === undefined) add('agent', 'this node', join(root, 'admin.sock'))
   for (const sandbox of foldersOf(root)) {
     if (name !== undefined && sandbox !== name) continue
-    const nodes = join(root, sandbox, 'nodes')
-    for (const node of foldersOf(nodes)) {
-      const socket = join(nodes, node, 'admin.sock')
-      if (existsSync(socket)) found.push(`unix:${socket}`)
-    }
+    add('control', 'control', join(root, sandbox, 'control-admin.sock'))
+    for (const node of foldersOf(join(root, sandbox, 'nodes')))
+      add('agent', node, join(root, sandbox, 'nodes', node, 'admin.sock'))
   }
   return found
+}
+
+function program(kind: ProgramKind, name: string, address: string): Program {
+  return { kind, name, also: [address], address, ask: (path) => askAdmin(address, path) }
 }
 
 function foldersOf(path: string): string[] {
   try {
     return readdirSync(path, { withFileTypes: true })
       .filter((entry) => entry.isDirectory())
-      .map(({ name }) => name)
+      .map((entry) => entry.name)
       .toSorted((a, b) => a.localeCompare(b, 'en', { numeric: true }))
   } catch {
     return []
@@ -40,10 +45,15 @@ function foldersOf(path: string): string[] {
 }
 
 /** GET of an admin server (`unix:PATH` or `HOST:PORT`) as JSON. Throws CLI_AGENT_ADDRESS, CLI_AGENT_UNREACHABLE. */
-export async function askAgent(address: string, path: string): Promise<unknown> {
-  const text = await get(address, path)
+export async function askAdmin(address: string, path: string): Promise<unknown> {
+  return parseAnswer(address, path, 200, await get(address, path))
+}
+
+/** An answer's body as JSON. Throws CLI_AGENT_UNREACHABLE for another status, and for what is no JSON. */
+export function parseAnswer(address: string, path: string, status: number, body: string): unknown {
+  if (status !== 200) throw unreachable(address, `it answers ${path} with status ${status}`)
   try {
-    return JSON.parse(text) as unknown
+    return JSON.parse(body) as unknown
   } catch {
     throw unreachable(address, `its answer to ${path} is no JSON: another program listens there, or an older agent`)
   }

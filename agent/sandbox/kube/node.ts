@@ -13,8 +13,13 @@ import { CONTAINERD_SOCKET, ETC, KUBELET, writeNodeFiles } from './node-files.ts
 import type { Built } from './programs.ts'
 
 const ENTER = fileURLToPath(new URL('enter-node.sh', import.meta.url))
-/** Says that the namespaces are entered (Keeper waits for it), then becomes the program. */
-const SAY_OK = 'echo ok >&3; exec 3>&-; exec "$@"'
+/**
+ * Joins the program's own cgroup from within, so that nobody whom the node cannot see is in it; says that the namespaces are entered
+ * (Keeper waits for it); then becomes the program.
+ */
+const JOIN_AND_SAY_OK =
+  'for at in /sys/fs/cgroup/$0 /sys/fs/cgroup/*/$0; do [ ! -e $at/cgroup.procs ] || echo 0 >$at/cgroup.procs; done; ' +
+  'echo ok >&3; exec 3>&-; exec "$@"'
 
 export type Until = (what: string, check: () => boolean | Promise<boolean>) => Promise<void>
 type Ends = (what: string) => Pick<KeeperOptions, 'onEnded' | 'onStarted'>
@@ -83,9 +88,9 @@ export class KubeNode {
     return this.#init
   }
 
-  /** The command line that runs another on the node, beside its programs; `cgroup`: below the node's own. */
-  command(command: readonly string[], cgroup: string = SYSTEM): string[] {
-    return joined(this.#world.hierarchies, `${this.#below}/${cgroup}`, [
+  /** The command line that runs another on the node, beside its programs. */
+  command(command: readonly string[]): string[] {
+    return joined(this.#world.hierarchies, `${this.#below}/${SYSTEM}`, [
       'nsenter',
       `--target=${this.pid}`,
       ...'--mount --pid --ipc --uts --cgroup --net --'.split(' '),
@@ -100,7 +105,7 @@ export class KubeNode {
       logFile: join(this.#world.logs, `${full}.log`),
       restart: 'Always',
       forks: true,
-      command: () => this.command(['sh', '-c', SAY_OK, 'sh', ...command], `${SYSTEM}/${name}`),
+      command: () => this.command(['sh', '-c', JOIN_AND_SAY_OK, `${SYSTEM}/${name}`, ...command]),
       ...this.#world.ends(full),
     })
   }

@@ -3,12 +3,15 @@ import { readFileSync } from 'node:fs'
 import { CommanderError } from 'commander'
 import { systemClock, type Clock } from '../base/clock.ts'
 import { AmbitError, messageOf } from '../base/errors.ts'
+import { splitHostPort } from '../base/ip.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { openLog, type Logger } from '../base/log.ts'
 import { openAuthority, type Authority } from '../pki/authority.ts'
 import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes } from '../telemetry/admin.ts'
 import { Metrics } from '../telemetry/exposition.ts'
 import { Readiness } from '../telemetry/readiness.ts'
+import { WebhookCertificate } from './admit/certificate.ts'
+import { WebhookServer } from './admit/server.ts'
 import { Control } from './control.ts'
 import { gatherFiles } from './gather/files.ts'
 import type { Authenticator } from './issue/authenticator.ts'
@@ -196,8 +199,36 @@ function startParts({ kube, control, flags, metrics, clock, log, lifecycle }: Ru
   if (control.snapshot) reporter.take(control.snapshot)
   reporter.start()
   lifecycle.onStop('statuses', () => reporter.stop())
+  if (flags.webhook !== undefined) startWebhook(flags.webhook, { kube, control, flags, metrics, clock, log, lifecycle })
   // Last: the parts hear of it.
   leader.start()
+}
+
+/** Reviews what people apply. Where it cannot be, the rest goes on: nobody is kept from applying. */
+function startWebhook(listen: string, { kube, clock, log, lifecycle }: Running): void {
+  const { client, leader, systemNamespace: namespace } = kube
+  const room = log.child({ room: 'admit' })
+  const server = new WebhookServer({ listen, log: room })
+  const host = splitHostPort(listen)?.host ?? ''
+  const names = [`control.${namespace}.svc`, ...(host === '' || host === '::' || host === '0.0.0.0' ? [] : [host])]
+  const certificate = new WebhookCertificate({
+    client,
+    namespace,
+    leadership: leader,
+    names,
+    onCertificate: (material) => server.setCertificate(material),
+    clock,
+    log: room,
+  })
+  certificate.start()
+  void server.start().then(
+    () => room.info({ listen: server.address }, 'the webhook serves'),
+    (error: unknown) => room.error({ error: messageOf(error) }, 'there is no webhook'),
+  )
+  lifecycle.onStop('webhook', async () => {
+    await certificate.stop()
+    await server.stop()
+  })
 }
 
 /** Without keys or tokens: control holds none of the workloads'. */

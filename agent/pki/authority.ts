@@ -96,6 +96,11 @@ export async function authorityOf(material: AuthorityMaterial, clock: Clock, whe
   return new LocalAuthority(material, signingKey, clock)
 }
 
+/** When a certificate ends, in milliseconds since the epoch. Throws for what is none. */
+export function certificateEnds(pem: string): number {
+  return new NodeCertificate(pem).validToDate.getTime()
+}
+
 async function makeRoot(stateDir: string, organization: string, clock: Clock, oldKey?: string): Promise<Authority> {
   const { key, certificate } = await newRoot(organization, clock, oldKey)
   await writeWhole(join(stateDir, 'ca-key.pem'), key, 0o600)

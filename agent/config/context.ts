@@ -8,14 +8,22 @@ import { LabelIndex } from './label-index.ts'
 import { isExempt, meshLabel, SYSTEM_NAMESPACE } from './labels.ts'
 import { chosenMeshConfig, meshConfig, toSettings } from './mesh-config.ts'
 import { destinationRule } from './destination-rule.ts'
-import { deployment, pod } from './pod.ts'
+import { deployment, pod, type PodBody } from './pod.ts'
 import { byAge, keyOf, problemOf, resourceKey, type Finding, type KindDefinition, type Resource } from './resource.ts'
 import type { Problem } from './problem.ts'
 import { service, serviceHost } from './service.ts'
 import type { ResourceSet } from './store.ts'
 
 const NONE: Readonly<Record<string, string>> = {}
+const NO_REPORTS: readonly Reported[] = []
 const NO_NAMES: ReadonlySet<string> = new Set()
+
+/** A finding as it was reported, for whoever says the same again. */
+export interface Reported {
+  readonly resource: Resource
+  readonly finding: Finding
+  readonly once: boolean
+}
 
 interface DeclaredSubsets {
   readonly exact: ReadonlyMap<string, ReadonlySet<string>>
@@ -29,11 +37,13 @@ export class Context {
   /** By host name; filled by translate.ts before routes and rules are read. */
   readonly services = new Map<string, Service>()
   readonly #byKind = new Map<string, Resource[]>()
-  readonly #keys = new Set<string>()
+  readonly #keys = new Map<string, Set<string>>()
   readonly #namespaces = new Map<string, Resource>()
-  /** Labels of everything that is or will be a pod, by namespace. */
-  readonly #podLabels = new LabelIndex<true>()
+  #pods: LabelIndex<Resource<PodBody>> | undefined
+  /** Labels of what will be pods. */
+  readonly #templates = new LabelIndex<true>()
   readonly #told = new Set<string>()
+  #recorder: Reported[] | undefined
 
   #subsets: DeclaredSubsets | undefined
   #selectors: Map<string, Readonly<Record<string, string>>> | undefined
@@ -41,7 +51,6 @@ export class Context {
   constructor(set: ResourceSet) {
     this.#systemNamespace = set.systemNamespace ?? SYSTEM_NAMESPACE
     for (const resource of set.resources) {
-      this.#keys.add(resourceKey(resource))
       const key = `${resource.definition.group}/${resource.definition.kind}`
       const list = this.#byKind.get(key)
       if (list) list.push(resource)
@@ -52,9 +61,17 @@ export class Context {
     for (const one of this.of(namespace)) this.#namespaces.set(one.metadata.name, one)
     const config = chosenMeshConfig(this.of(meshConfig), this.#systemNamespace)?.body
     this.settings = toSettings(config, [...this.#namespaces.keys()].filter((name) => this.isEnrolled(name)).sort())
-    for (const one of this.of(pod)) this.#podLabels.add(one.metadata.namespace, one.metadata.labels, true)
     for (const one of this.of(deployment))
-      this.#podLabels.add(one.metadata.namespace, one.body.spec.template.metadata?.labels ?? NONE, true)
+      this.#templates.add(one.metadata.namespace, one.body.spec.template.metadata?.labels ?? NONE, true)
+  }
+
+  /** All pods by namespace and labels, oldest first. */
+  get pods(): LabelIndex<Resource<PodBody>> {
+    if (!this.#pods) {
+      this.#pods = new LabelIndex()
+      for (const one of this.of(pod)) this.#pods.add(one.metadata.namespace, one.metadata.labels, one)
+    }
+    return this.#pods
   }
 
   /** Resources of a kind, oldest first. */
@@ -63,19 +80,42 @@ export class Context {
   }
 
   has(definition: Pick<KindDefinition, 'group' | 'kind'>, namespaceName: string, name: string): boolean {
-    return this.#keys.has(keyOf(definition, namespaceName, name))
+    const kind = `${definition.group}/${definition.kind}`
+    let keys = this.#keys.get(kind)
+    if (!keys) this.#keys.set(kind, (keys = new Set((this.#byKind.get(kind) ?? []).map(resourceKey))))
+    return keys.has(keyOf(definition, namespaceName, name))
   }
 
   report(resource: Resource, finding: Finding): void {
+    this.repeat({ resource, finding, once: false })
+  }
+
+  /** The same, once for each resource, field and message: for what many others find wrong about one. */
+  reportOnce(resource: Resource, finding: Finding): void {
+    this.repeat({ resource, finding, once: true })
+  }
+
+  /** Reports what was reported before. */
+  repeat(reported: Reported): void {
+    this.#recorder?.push(reported)
+    const { resource, finding, once } = reported
+    if (once) {
+      const key = `${resourceKey(resource)} ${finding.path.join('.')} ${finding.message}`
+      if (this.#told.has(key)) return
+      this.#told.add(key)
+    }
     this.problems.push(problemOf(resource, finding))
   }
 
-  /** The same, once for each resource and field: for what many others find wrong about one. */
-  reportOnce(resource: Resource, finding: Finding): void {
-    const key = `${resourceKey(resource)} ${finding.path.join('.')}`
-    if (this.#told.has(key)) return
-    this.#told.add(key)
-    this.report(resource, finding)
+  /** What `make` gives, and all that it reported, also what others had told already. */
+  recording<Value>(make: () => Value): { readonly value: Value; readonly reports: readonly Reported[] } {
+    const reports: Reported[] = []
+    this.#recorder = reports
+    try {
+      return { value: make(), reports: reports.length > 0 ? reports : NO_REPORTS }
+    } finally {
+      this.#recorder = undefined
+    }
   }
 
   namespaceResource(name: string): Resource | undefined {
@@ -130,7 +170,7 @@ export class Context {
 
   /** True if some pod, or pod to be, of the namespace (every one if undefined) has the labels. */
   someWorkload(labels: Readonly<Record<string, string>>, namespaceName: string | undefined): boolean {
-    return this.#podLabels.some(namespaceName, labels)
+    return this.pods.some(namespaceName, labels) || this.#templates.some(namespaceName, labels)
   }
 
   /** Labels of a service's endpoints; empty without a selector. */

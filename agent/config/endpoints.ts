@@ -3,8 +3,8 @@
 import { canonicalIp } from '../base/ip.ts'
 import type { Context } from './context.ts'
 import { endpointSlice, type EndpointSliceBody } from './core-kinds.ts'
-import { LabelIndex } from './label-index.ts'
-import { hasEnded, namedPort, pod, podAddresses, type PodBody } from './pod.ts'
+import type { Memory } from './memory.ts'
+import { hasEnded, namedPort, podAddresses, type PodBody } from './pod.ts'
 import type { Resource } from './resource.ts'
 import { service, serviceHost, type ServiceBody } from './service.ts'
 
@@ -23,14 +23,20 @@ export interface BareEndpoint {
   readonly services: Record<string, PortMap>
 }
 
+/** That a pod stands behind a service, and on which ports. The same object for all pods of a slice, while it says the same. */
+export interface Link {
+  /** `namespace/hostname` of the service. */
+  readonly service: string
+  readonly ports: PortMap
+}
+
 export interface Endpoints {
-  /** By `namespace/name` of the pod: `namespace/hostname` of the service → its ports. */
-  readonly ofPods: ReadonlyMap<string, Readonly<Record<string, PortMap>>>
+  readonly ofPods: ReadonlyMap<Resource<PodBody>, readonly Link[]>
   readonly bare: readonly BareEndpoint[]
 }
 
-export function findEndpoints(context: Context): Endpoints {
-  const ofPods = new Map<string, Record<string, PortMap>>()
+export function findEndpoints(context: Context, memory: Memory): Endpoints {
+  const ofPods = new Map<Resource<PodBody>, Link[]>()
   const bare = new Map<string, BareEndpoint>()
   const slices = new Map<string, Resource<EndpointSliceBody>[]>()
   for (const slice of context.of(endpointSlice)) {
@@ -41,12 +47,10 @@ export function findEndpoints(context: Context): Endpoints {
     if (list) list.push(slice)
     else slices.set(key, [slice])
   }
-  const pods = new LabelIndex<Resource<PodBody>>()
-  for (const one of context.of(pod)) if (!hasEnded(one)) pods.add(one.metadata.namespace, one.metadata.labels, one)
   const known = new Map<string, KnownPods>()
   const podsIn = (namespace: string): KnownPods => {
     let found = known.get(namespace)
-    if (!found) known.set(namespace, (found = knownPods(pods.find(namespace, {}))))
+    if (!found) known.set(namespace, (found = new KnownPods(context.pods.find(namespace, {}))))
     return found
   }
   for (const one of context.of(service)) {
@@ -54,16 +58,28 @@ export function findEndpoints(context: Context): Endpoints {
     if (one.body.spec.type === 'ExternalName') continue
     const key = `${namespace}/${serviceHost(name, namespace, context.settings.clusterDomain)}`
     const own = slices.get(`${namespace}/${name}`)
-    if (own) fromSlices(one, key, own, podsIn(namespace), ofPods, bare)
-    else {
-      const wanted = one.body.spec.selector
-      if (!wanted || Object.keys(wanted).length === 0) continue
-      for (const candidate of pods.find(namespace, wanted)) {
-        add(ofPods, `${namespace}/${candidate.metadata.name}`, key, portsOf(one, candidate))
+    if (own) {
+      for (const slice of own) {
+        const link = memory.link(slice, one, key, () => portsOfSlice(one, slice))
+        fromSlice(slice, link, podsIn(namespace), ofPods, bare)
       }
+      continue
+    }
+    const wanted = one.body.spec.selector
+    if (!wanted || Object.keys(wanted).length === 0) continue
+    for (const candidate of context.pods.find(namespace, wanted)) {
+      if (!hasEnded(candidate)) add(ofPods, candidate, { service: key, ports: portsOf(one, candidate) })
     }
   }
   return { ofPods, bare: [...bare.values()] }
+}
+
+/** Links as workloads carry them. */
+export function servicesOf(links: readonly Link[]): Readonly<Record<string, PortMap>> {
+  const services: Record<string, PortMap> = {}
+  // A service of two families has a slice for each.
+  for (const { service, ports } of links) services[service] = { ...services[service], ...ports }
+  return services
 }
 
 /** A service's ports on one pod; a named target port that the pod does not have is left out. */
@@ -80,70 +96,82 @@ function portsOf(one: Resource<ServiceBody>, candidate: Resource<PodBody>): Port
   return ports
 }
 
-/** Of one namespace. */
-interface KnownPods {
-  readonly names: ReadonlySet<string>
-  readonly byAddress: ReadonlyMap<string, string>
-}
+/** The pods of one namespace that have not ended. */
+class KnownPods {
+  readonly byName = new Map<string, Resource<PodBody>>()
+  #byAddress: Map<string, Resource<PodBody>> | undefined
 
-function knownPods(pods: readonly Resource<PodBody>[]): KnownPods {
-  return {
-    names: new Set(pods.map((candidate) => candidate.metadata.name)),
-    byAddress: new Map(
-      pods.flatMap((candidate) => podAddresses(candidate).map((ip) => [ip, candidate.metadata.name] as const)),
-    ),
+  constructor(pods: readonly Resource<PodBody>[]) {
+    for (const one of pods) if (!hasEnded(one)) this.byName.set(one.metadata.name, one)
+  }
+
+  /** Only slices that somebody wrote by hand need it. */
+  byAddress(address: string): Resource<PodBody> | undefined {
+    if (!this.#byAddress) {
+      this.#byAddress = new Map()
+      for (const one of this.byName.values()) for (const ip of podAddresses(one)) this.#byAddress.set(ip, one)
+    }
+    return this.#byAddress.get(address)
   }
 }
 
-function fromSlices(
-  one: Resource<ServiceBody>,
-  key: string,
-  slices: readonly Resource<EndpointSliceBody>[],
-  { names, byAddress }: KnownPods,
-  ofPods: Map<string, Record<string, PortMap>>,
+/** Slices name their ports as the service does; an unnamed one belongs to its only port. */
+function portsOfSlice(one: Resource<ServiceBody>, slice: Resource<EndpointSliceBody>): PortMap {
+  const ports: PortMap = {}
+  for (const spec of one.body.spec.ports ?? []) {
+    const found = slice.body.ports?.find(
+      (each) => (each.name ?? '') === (spec.name ?? '') && (each.protocol ?? 'TCP') === 'TCP',
+    )
+    if (found?.port !== undefined) ports[spec.port] = found.port
+  }
+  return ports
+}
+
+function fromSlice(
+  slice: Resource<EndpointSliceBody>,
+  link: Link,
+  pods: KnownPods,
+  ofPods: Map<Resource<PodBody>, Link[]>,
   bare: Map<string, BareEndpoint>,
 ): void {
-  for (const slice of slices) {
-    // Slices name their ports as the service does; an unnamed one belongs to its only port.
-    const ports: PortMap = {}
-    for (const spec of one.body.spec.ports ?? []) {
-      const found = slice.body.ports?.find(
-        (each) => (each.name ?? '') === (spec.name ?? '') && (each.protocol ?? 'TCP') === 'TCP',
-      )
-      if (found?.port !== undefined) ports[spec.port] = found.port
+  const { namespace, name } = slice.metadata
+  for (const endpoint of slice.body.endpoints ?? []) {
+    if (endpoint.conditions?.terminating && !endpoint.conditions.serving) continue
+    const reference = endpoint.targetRef?.kind === 'Pod' ? endpoint.targetRef.name : undefined
+    const referred = reference === undefined ? undefined : pods.byName.get(reference)
+    if (referred) {
+      add(ofPods, referred, link)
+      continue
     }
-    for (const endpoint of slice.body.endpoints ?? []) {
-      if (endpoint.conditions?.terminating && !endpoint.conditions.serving) continue
-      const byReference = endpoint.targetRef?.kind === 'Pod' ? endpoint.targetRef.name : undefined
-      for (const text of endpoint.addresses ?? []) {
-        const address = canonicalIp(text)
-        if (!address) continue
-        const name = byReference !== undefined && names.has(byReference) ? byReference : byAddress.get(address)
-        if (name !== undefined) {
-          add(ofPods, `${one.metadata.namespace}/${name}`, key, ports)
-          continue
-        }
-        // Refers to a pod that is not known yet (or any more): it will come with its pod.
-        if (byReference !== undefined) continue
-        const uid = `Kubernetes/discovery.k8s.io/EndpointSlice/${slice.metadata.namespace}/${slice.metadata.name}/${address}`
-        const known = bare.get(uid)
-        bare.set(uid, {
-          uid,
-          namespace: slice.metadata.namespace,
-          name: slice.metadata.name,
-          address,
-          ready: endpoint.conditions?.ready ?? true,
-          node: endpoint.nodeName ?? '',
-          zone: endpoint.zone ?? '',
-          services: { ...known?.services, [key]: ports },
-        })
+    for (const text of endpoint.addresses ?? []) {
+      const address = canonicalIp(text)
+      if (!address) continue
+      const found = pods.byAddress(address)
+      if (found) {
+        add(ofPods, found, link)
+        continue
       }
+      // Refers to a pod that is not known yet (or any more): it will come with its pod.
+      if (reference !== undefined) continue
+      const uid = `Kubernetes/discovery.k8s.io/EndpointSlice/${namespace}/${name}/${address}`
+      const known = bare.get(uid)
+      bare.set(uid, {
+        uid,
+        namespace,
+        name,
+        address,
+        ready: endpoint.conditions?.ready ?? true,
+        node: endpoint.nodeName ?? '',
+        zone: endpoint.zone ?? '',
+        services: { ...known?.services, [link.service]: link.ports },
+      })
     }
   }
 }
 
-function add(map: Map<string, Record<string, PortMap>>, who: string, key: string, ports: PortMap): void {
-  const services = map.get(who)
-  if (!services) map.set(who, { [key]: ports })
-  else services[key] = { ...services[key], ...ports }
+function add(ofPods: Map<Resource<PodBody>, Link[]>, one: Resource<PodBody>, link: Link): void {
+  const links = ofPods.get(one)
+  if (!links) ofPods.set(one, [link])
+  // A pod with two addresses stands twice in a slice.
+  else if (links.at(-1) !== link) links.push(link)
 }

@@ -25,8 +25,7 @@ export class LabelIndex<T> {
     if (!shelf) this.#shelves.set(namespace, (shelf = { all: [], byLabel: new Map() }))
     const entry = { labels, item }
     shelf.all.push(entry)
-    for (const key in labels) {
-      const text = `${key}=${labels[key]}`
+    for (const text of textsOf(labels)) {
       const list = shelf.byLabel.get(text)
       if (list) list.push(entry)
       else shelf.byLabel.set(text, [entry])
@@ -51,6 +50,15 @@ export class LabelIndex<T> {
     const shelf = this.#shelves.get(namespace)
     return shelf ? [shelf] : EMPTY
   }
+}
+
+const texts = new WeakMap<Labels, readonly string[]>()
+
+/** Of the same object only once: an index is made anew for each translation. */
+function textsOf(labels: Labels): readonly string[] {
+  let known = texts.get(labels)
+  if (!known) texts.set(labels, (known = Object.entries(labels).map(([key, value]) => `${key}=${value}`)))
+  return known
 }
 
 function candidates<T>(shelf: Shelf<T>, wanted: Labels): readonly Entry<T>[] {

@@ -3,32 +3,41 @@
 import type { Enrolment, NodePod, PodStage } from '../mesh/pod.ts'
 import type { Context } from './context.ts'
 import { hasSidecar, meshLabel } from './labels.ts'
+import type { Memory } from './memory.ts'
 import { containerIds, hasEnded, kubeletUid, pod, podAddresses, type PodBody } from './pod.ts'
 import type { Resource } from './resource.ts'
 import type { WaypointUse } from './waypoint-use.ts'
 
 /** Every pod that has a node and has not ended. One without a uid cannot be found on a node, so that it is left out. */
-export function toNodePods(context: Context, use: WaypointUse): NodePod[] {
+export function toNodePods(context: Context, use: WaypointUse, memory: Memory): NodePod[] {
   const pods: NodePod[] = []
+  const frame = memory.frame(context.settings, use.waypoints)
   for (const one of context.of(pod)) {
-    const { uid, namespace, name } = one.metadata
-    const { nodeName, serviceAccountName, hostNetwork = false } = one.body.spec
+    const { uid, namespace } = one.metadata
+    const { nodeName } = one.body.spec
     if (!nodeName || uid === '' || hasEnded(one)) continue
-    pods.push({
-      uid,
-      kubeletUid: kubeletUid(one),
-      namespace,
-      name,
-      node: nodeName,
-      serviceAccount: serviceAccountName || 'default',
-      addresses: podAddresses(one),
-      containers: containerIds(one),
-      hostNetwork,
-      stage: stageOf(one),
-      enrolment: enrolmentOf(one, context, use),
-    })
+    const inputs = [frame, context.namespaceResource(namespace)]
+    pods.push(memory.pods.of(context, one, inputs, () => toNodePod(one, nodeName, context, use)))
   }
   return pods
+}
+
+function toNodePod(one: Resource<PodBody>, node: string, context: Context, use: WaypointUse): NodePod {
+  const { uid, namespace, name } = one.metadata
+  const { serviceAccountName, hostNetwork = false } = one.body.spec
+  return {
+    uid,
+    kubeletUid: kubeletUid(one),
+    namespace,
+    name,
+    node,
+    serviceAccount: serviceAccountName || 'default',
+    addresses: podAddresses(one),
+    containers: containerIds(one),
+    hostNetwork,
+    stage: stageOf(one),
+    enrolment: enrolmentOf(one, context, use),
+  }
 }
 
 function stageOf(one: Resource<PodBody>): PodStage {

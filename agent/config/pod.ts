@@ -122,8 +122,16 @@ function checkPodSpec(spec: PodSpec, path: FieldPath, report: Report): void {
   }
 }
 
+const addresses = new WeakMap<Resource<PodBody>, readonly string[]>()
+
 /** Canonical addresses of a pod, in the order of its status. */
 export function podAddresses(resource: Resource<PodBody>): readonly string[] {
+  let known = addresses.get(resource)
+  if (!known) addresses.set(resource, (known = readAddresses(resource)))
+  return known
+}
+
+function readAddresses(resource: Resource<PodBody>): readonly string[] {
   const { status } = resource.body
   const all = status?.podIPs?.length ? status.podIPs.map((one) => one.ip) : status?.podIP ? [status.podIP] : []
   return all.map((ip) => canonicalIp(ip)).filter((ip) => ip !== undefined)

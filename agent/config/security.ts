@@ -12,6 +12,7 @@ import type { Context } from './context.ts'
 import { reportEnforcement, reportNoWaypoint } from './enforcement.ts'
 import { gateway, gatewayClass, WAYPOINT_CLASSES } from './gateway.ts'
 import { LabelIndex } from './label-index.ts'
+import type { Memory } from './memory.ts'
 import { peerAuthentication } from './peer-authentication.ts'
 import { sourceOf, type FieldPath, type Resource } from './resource.ts'
 import { service } from './service.ts'
@@ -25,7 +26,12 @@ export interface Security {
   readonly workloads: readonly Workload[]
 }
 
-export function toSecurity(context: Context, workloads: readonly Workload[], denials: readonly Denial[]): Security {
+export function toSecurity(
+  context: Context,
+  workloads: readonly Workload[],
+  denials: readonly Denial[],
+  memory: Memory,
+): Security {
   const { settings } = context
   const policies: Policy[] = []
   const index = new LabelIndex<Workload>()
@@ -78,7 +84,7 @@ export function toSecurity(context: Context, workloads: readonly Workload[], den
   const lists = new PolicyLists(policies, modes, settings, index)
   const listed = workloads.map((workload) => {
     const keys = lists.of(workload)
-    return keys.length > 0 ? { ...workload, authorizationPolicies: keys } : workload
+    return keys.length > 0 ? memory.listed(workload, keys) : workload
   })
   return { policies: [...policies, ...lists.synthetic.values()], peerAuthentications: modes, workloads: listed }
 }

@@ -5,6 +5,7 @@ import { toUpstreams } from './destination-rule-upstreams.ts'
 import { toHttpRoutes } from './http-route-routes.ts'
 import { meshLabel } from './labels.ts'
 import { namespace } from './core-kinds.ts'
+import { Memory } from './memory.ts'
 import { toNodePods } from './node-pods.ts'
 import { sortProblems } from './problem.ts'
 import { toSecurity } from './security.ts'
@@ -16,24 +17,30 @@ import { toRoutes } from './virtual-service-routes.ts'
 import { WaypointUse } from './waypoint-use.ts'
 import { toWorkloads } from './workloads.ts'
 
-/** Translates a set of resources. Never throws; what refers to nothing, selects nothing or contradicts is in `problems`. */
-export function translate(set: ResourceSet): Translation {
+/**
+ * Translates a set of resources. Never throws; what refers to nothing, selects nothing or contradicts is in `problems`. With the
+ * `memory` of the translation before, what did not change costs little and comes out as the same objects.
+ */
+export function translate(set: ResourceSet, memory: Memory = new Memory()): Translation {
   const context = new Context(set)
   const use = new WaypointUse(context)
+  const frame = memory.frame(context.settings, use.waypoints)
   for (const one of context.of(service)) {
-    const annotations = context.namespaceAnnotations(one.metadata.namespace)
-    const translated = toService(one, context.settings.clusterDomain, use.of(one, 'service'), annotations)
+    const { namespace } = one.metadata
+    const translated = memory.services.of(context, one, [frame, context.namespaceResource(namespace)], () =>
+      toService(one, context.settings.clusterDomain, use.of(one, 'service'), context.namespaceAnnotations(namespace)),
+    )
     if (translated) context.services.set(translated.hostname, translated)
     reportSelector(context, one)
   }
   reportNamespaces(context)
-  const security = toSecurity(context, toWorkloads(context, use), set.denials)
+  const security = toSecurity(context, toWorkloads(context, use, memory), set.denials, memory)
   const routes = [...toRoutes(context), ...toHttpRoutes(context)]
   const upstreams = toUpstreams(context)
   return {
     settings: context.settings,
     workloads: security.workloads,
-    pods: toNodePods(context, use),
+    pods: toNodePods(context, use, memory),
     services: [...context.services.values()],
     policies: security.policies,
     peerAuthentications: security.peerAuthentications,

@@ -15,8 +15,6 @@ export class WaypointUse {
   readonly waypoints: readonly WaypointGateway[]
   readonly #context: Context
   readonly #byName = new Map<string, WaypointGateway>()
-  /** Labels already complained about, so that a namespace's is told once. */
-  readonly #told = new Set<string>()
 
   constructor(context: Context) {
     this.#context = context
@@ -79,13 +77,10 @@ export class WaypointUse {
   }
 
   #tell(holder: Resource, key: string, message: string, code: 'CONFIG_UNKNOWN_GATEWAY' | 'CONFIG_NOT_PERMITTED'): void {
-    const once = `${holder.kind}/${holder.metadata.namespace}/${holder.metadata.name}/${key}/${message}`
-    if (this.#told.has(once)) return
-    this.#told.add(once)
     const hint =
       code === 'CONFIG_UNKNOWN_GATEWAY'
         ? 'Add the Gateway, or remove the label.'
         : 'Set allowedRoutes.namespaces of its HBONE listener.'
-    this.#context.report(holder, { severity: 'error', code, path: ['metadata', 'labels', key], message, hint })
+    this.#context.reportOnce(holder, { severity: 'error', code, path: ['metadata', 'labels', key], message, hint })
   }
 }

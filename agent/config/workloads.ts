@@ -1,10 +1,12 @@
 // Pods (and bare endpoints) as the domain's workloads: identity, place, enrolment, waypoint, services.
 // Must not live here: which policies speak about them (security.ts).
+import type { Service } from '../mesh/service.ts'
 import type { GatewayRef, Locality, Workload } from '../mesh/workload.ts'
 import type { Context } from './context.ts'
 import { node } from './core-kinds.ts'
-import { findEndpoints, type BareEndpoint, type PortMap } from './endpoints.ts'
+import { findEndpoints, servicesOf, type BareEndpoint, type Link, type PortMap } from './endpoints.ts'
 import { meshLabel, SAME_NODE } from './labels.ts'
+import type { Memory } from './memory.ts'
 import { enrolmentOf } from './node-pods.ts'
 import { hasEnded, isReady, pod, podAddresses, type PodBody } from './pod.ts'
 import type { Resource } from './resource.ts'
@@ -14,21 +16,30 @@ import type { WaypointUse } from './waypoint-use.ts'
 export const CLUSTER_ID = 'Kubernetes'
 
 const NOWHERE: Locality = { region: '', zone: '', subzone: '' }
+const NO_LINKS: readonly Link[] = []
 
 /** Every pod with an address that has not ended. Lists of policies are empty: security.ts fills them. */
-export function toWorkloads(context: Context, use: WaypointUse): Workload[] {
-  const endpoints = findEndpoints(context)
-  const localities = new Map(context.of(node).map((one) => [one.metadata.name, localityOf(one)]))
+export function toWorkloads(context: Context, use: WaypointUse, memory: Memory): Workload[] {
+  const endpoints = findEndpoints(context, memory)
+  const nodes = new Map(context.of(node).map((one) => [one.metadata.name, one]))
+  const frame = memory.frame(context.settings, use.waypoints)
   const workloads: Workload[] = []
   /** Where in `workloads` pods are that still serve, and are on their way out. */
   const leaving: number[] = []
   for (const one of context.of(pod)) {
     const addresses = podAddresses(one)
     if (addresses.length === 0 || hasEnded(one)) continue
-    const services = endpoints.ofPods.get(`${one.metadata.namespace}/${one.metadata.name}`) ?? {}
-    const place = localities.get(one.body.spec.nodeName ?? '') ?? NOWHERE
+    const { namespace } = one.metadata
+    const links = endpoints.ofPods.get(one) ?? NO_LINKS
+    const host = nodes.get(one.body.spec.nodeName ?? '')
+    // A link is another one as soon as its Service is.
+    const inputs = [frame, context.namespaceResource(namespace), host, ...links]
     if (one.metadata.deleting && isReady(one)) leaving.push(workloads.length)
-    workloads.push(toWorkload(one, addresses, services, place, context, use))
+    workloads.push(
+      memory.workloads.of(context, one, inputs, () =>
+        toWorkload(one, addresses, servicesOf(links), host ? localityOf(host) : NOWHERE, context, use),
+      ),
+    )
   }
   for (const one of endpoints.bare) workloads.push(toBareWorkload(one, context))
   if (leaving.length > 0) keepTheLast(workloads, leaving)
@@ -129,7 +140,7 @@ function waypointOf(
   if (own) return own
   const keys = Object.keys(services).sort()
   const wanted = keys.flatMap((key) => {
-    const ref = context.services.get(key.slice(key.indexOf('/') + 1))?.waypoint
+    const ref = serviceOf(context, key)?.waypoint
     return ref ? [{ key, ref }] : []
   })
   const [first] = wanted
@@ -144,6 +155,11 @@ function waypointOf(
     })
   }
   return first?.ref
+}
+
+/** By its key, `namespace/hostname`. */
+function serviceOf(context: Context, key: string): Service | undefined {
+  return context.services.get(key.slice(key.indexOf('/') + 1))
 }
 
 /** As Istio names workloads: a ReplicaSet made by a Deployment stands for it. */

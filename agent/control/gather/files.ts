@@ -5,6 +5,7 @@ import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Clock, Timer } from '../../base/clock.ts'
 import type { Logger } from '../../base/log.ts'
 import { loadPaths, type FolderCache, type Loaded } from '../../config/folder.ts'
+import { Memory } from '../../config/memory.ts'
 import { describeProblem, sortProblems } from '../../config/problem.ts'
 import { ResourceStore } from '../../config/store.ts'
 import { translate } from '../../config/translate.ts'
@@ -38,6 +39,7 @@ class FileGather implements Gather {
   readonly #options: FileGatherOptions
   readonly #cache: FolderCache = new Map()
   readonly #store = new ResourceStore()
+  readonly #memory = new Memory()
   readonly #watchers = new Map<string, FSWatcher>()
   #unwatched = false
   #onSnapshot: ((snapshot: Snapshot) => void) | undefined
@@ -100,7 +102,7 @@ class FileGather implements Gather {
     let snapshot: Snapshot
     try {
       const state = this.#store.update(loaded)
-      const translation = translate(state)
+      const translation = translate(state, this.#memory)
       const problems = sortProblems([...state.problems, ...translation.problems])
       snapshot = { version: ++this.#version, translation, problems }
     } catch (error) {

@@ -4,6 +4,7 @@
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Clock, Timer } from '../../base/clock.ts'
 import type { Logger } from '../../base/log.ts'
+import { Memory } from '../../config/memory.ts'
 import { ObjectStore } from '../../config/object-store.ts'
 import { describeRef, sortProblems, type Problem } from '../../config/problem.ts'
 import { translate } from '../../config/translate.ts'
@@ -33,6 +34,7 @@ export interface KubeGatherOptions {
 export class KubeGather implements Gather {
   readonly #options: KubeGatherOptions
   readonly #store: ObjectStore
+  readonly #memory = new Memory()
   readonly #told: ProblemLog
   readonly #stopped = Promise.withResolvers<never>()
   #onSnapshot: ((snapshot: Snapshot) => void) | undefined
@@ -97,7 +99,7 @@ export class KubeGather implements Gather {
     this.counts.translations++
     try {
       const state = this.#store.state()
-      const translation = translate(state)
+      const translation = translate(state, this.#memory)
       const problems = sortProblems([...state.problems, ...translation.problems].map(placed))
       this.#told.tell(problems)
       this.#onSnapshot?.({ version: ++this.#version, translation, problems })

@@ -27,11 +27,45 @@ export interface Unpublished {
   readonly reason: string
 }
 
+interface Published {
+  /** undefined: a DENY is in its place. */
+  readonly value: unknown
+  /** The object of the translation it was made of. */
+  readonly identity: unknown
+  round: number
+}
+
+/** What was published last of one kind. */
+class Shelf {
+  readonly byName = new Map<string, Published>()
+  readonly byIdentity = new Map<unknown, Published>()
+
+  put(name: string, published: Published): void {
+    const before = this.byName.get(name)
+    if (before) this.byIdentity.delete(before.identity)
+    this.byName.set(name, published)
+    if (published.identity !== undefined) this.byIdentity.set(published.identity, published)
+  }
+
+  /** Lets go of what was not touched in this round; gives the names. */
+  sweep(round: number): string[] {
+    const gone: string[] = []
+    for (const [name, { identity, round: touched }] of this.byName) {
+      if (touched === round) continue
+      gone.push(name)
+      this.byName.delete(name)
+      this.byIdentity.delete(identity)
+    }
+    return gone
+  }
+}
+
 export class Publisher {
   readonly #store: ResourceStore
   readonly #log: Logger
-  /** What was published last under each name; undefined for a DENY in its place. */
-  readonly #published = new Map<ResourceKind, Map<string, unknown>>()
+  readonly #published = new Map<ResourceKind, Shelf>()
+  /** Grows with every snapshot: what was not touched by the last one is gone. */
+  #round = 0
   /** Of the last snapshot. */
   unpublished: readonly Unpublished[] = []
 
@@ -45,32 +79,42 @@ export class Publisher {
     const set: EncodedResource[] = []
     const remove: { kind: ResourceKind; name: string }[] = []
     const unpublished: Unpublished[] = []
-    const bring = <T>(codec: Codec<T>, values: Iterable<T>, instead?: (value: T) => T): void => {
-      const old = this.#published.get(codec.kind) ?? new Map<string, unknown>()
-      const now = new Map<string, unknown>()
+    this.#round++
+    const bring = <T>(
+      codec: Codec<T>,
+      values: Iterable<T>,
+      { instead, madeOf = (value) => value }: { instead?: (value: T) => T; madeOf?: (value: T) => unknown } = {},
+    ): void => {
+      const shelf = this.#shelf(codec.kind)
       for (const value of values) {
+        const identity = madeOf(value)
+        // What did not change is mostly the very same object.
+        const same = shelf.byIdentity.get(identity)
+        if (same) {
+          same.round = this.#round
+          continue
+        }
         const name = codec.nameOf(value)
-        const before = old.get(name)
-        // A new snapshot is made of new objects: comparing costs a tenth of encoding.
-        if (before !== undefined && sameValue(before, value)) {
-          now.set(name, value)
+        const before = shelf.byName.get(name)
+        // Else comparing costs a tenth of encoding.
+        if (before?.value !== undefined && sameValue(before.value, value)) {
+          shelf.put(name, { value, identity, round: this.#round })
           continue
         }
         try {
           set.push(encodeResource(codec.kind, name, codec.encode(value)))
-          now.set(name, value)
+          shelf.put(name, { value, identity, round: this.#round })
         } catch (error) {
           unpublished.push({ kind: codec.kind, name, reason: messageOf(error) })
           // Kept under what was published, so that this is tried (and told) again with the next snapshot.
-          if (old.has(name)) now.set(name, before)
+          if (before) before.round = this.#round
           else if (instead) {
             set.push(encodeResource(codec.kind, name, codec.encode(instead(value))))
-            now.set(name, undefined)
+            shelf.put(name, { value: undefined, identity: undefined, round: this.#round })
           }
         }
       }
-      for (const name of old.keys()) if (!now.has(name)) remove.push({ kind: codec.kind, name })
-      this.#published.set(codec.kind, now)
+      for (const name of shelf.sweep(this.#round)) remove.push({ kind: codec.kind, name })
     }
     const { settings } = translation
     const lowered = new Map<string, Policy | undefined>()
@@ -81,18 +125,26 @@ export class Publisher {
     bring(
       authorizationCodec,
       [...lowered.values()].filter((policy) => policy !== undefined),
-      denyInstead,
+      { instead: denyInstead },
     )
     // The synthetic policies of PeerAuthentication are about the last hop, which only an agent sees.
     const whole = translation.policies.filter((policy) => policy.source.kind !== 'PeerAuthentication')
-    bring(policyCodec, whole, denyInstead)
+    bring(policyCodec, whole, { instead: denyInstead })
     bring(routeCodec, translation.routes)
     bring(upstreamCodec, translation.upstreams)
-    bring(addressCodec, addresses(translation, lowered))
+    bring(addressCodec, addresses(translation, lowered), {
+      madeOf: (address) => (address.type === 'workload' ? address.workload : address.service),
+    })
     bring(podCodec, translation.pods)
     this.#report(unpublished)
     this.#store.update({ set, remove })
     return set.length + remove.length
+  }
+
+  #shelf(kind: ResourceKind): Shelf {
+    let shelf = this.#published.get(kind)
+    if (!shelf) this.#published.set(kind, (shelf = new Shelf()))
+    return shelf
   }
 
   #report(unpublished: readonly Unpublished[]): void {

@@ -14,7 +14,10 @@ export async function main(argv: readonly string[], terminal: Terminal = process
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     terminal.err(`ambit: ${textOf(error)}\n`)
-    return error instanceof AmbitError && error.code.startsWith('CLI_') ? 2 : 1
+    if (!(error instanceof AmbitError)) return 1
+    // As a shell says of a program that ended by Ctrl-C.
+    if (error.code === 'CLI_INTERRUPTED') return 130
+    return error.code.startsWith('CLI_') ? 2 : 1
   }
   return code
 }

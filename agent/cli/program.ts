@@ -1,7 +1,8 @@
 // The verbs of the command line: their words, flags and help; each loads its module when it is asked for. Must not live here:
 // what a verb does (commands/), running it (main.ts).
-import { Command } from 'commander'
+import { Command, InvalidArgumentError } from 'commander'
 import type { AnalyzeOptions } from './commands/analyze.ts'
+import type { CheckOptions } from './commands/check.ts'
 import type { ConfigOptions } from './commands/config.ts'
 import type { ExplainOptions } from './commands/explain.ts'
 import type { StatusOptions } from './commands/status.ts'
@@ -38,6 +39,7 @@ export function cliProgram(terminal: Terminal, exit: (code: number) => void): Co
     .configureOutput({ writeOut: (text) => terminal.out(text), writeErr: (text) => terminal.err(text) })
   addAnalyze(program, terminal, exit)
   addExplain(program, terminal, exit)
+  addCheck(program, terminal, exit)
   addStatus(program, terminal, exit)
   addConfig(program, terminal, exit)
   program
@@ -118,6 +120,29 @@ const addStatus: Add = (program, terminal, exit) => {
     })
 }
 
+const addCheck: Add = (program, terminal, exit) => {
+  const command = program
+    .command('check')
+    .description(
+      'Check whether a cluster can take Ambit: rights, versions, each node; and once it is there, every part of it.',
+    )
+  meshFlags(command)
+    .option('--image <image>', "what to look at the nodes with (default: the agents' own, else ambit/ambit:VERSION)")
+    .option('--no-probe', 'run nothing on the nodes')
+    .option('--timeout <s>', 'how long a node may take', seconds, 60)
+    .option(...FORMATS)
+    .addHelpText(
+      'after',
+      '\nA short Job on each node runs `ambit agent --probe`, which changes nothing there; it is removed afterwards, also when\n' +
+        "this is interrupted. Before the install the Jobs are in kube-system, afterwards in Ambit's namespace.\n" +
+        '\nExits 1 if there are errors.\n\nExample:\n  $ ambit check --image registry.example/ambit:0.1.0\n',
+    )
+    .action(async (options: CheckOptions) => {
+      const { check } = await import('./commands/check.ts')
+      exit(await check(options, terminal))
+    })
+}
+
 const addConfig: Add = (program, terminal, exit) => {
   const config = program
     .command('config')
@@ -149,6 +174,13 @@ const addConfig: Add = (program, terminal, exit) => {
       const { diff } = await import('./commands/config.ts')
       exit(await diff(words, options, terminal))
     })
+}
+
+function seconds(text: string): number {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 1 || value > 3600)
+    throw new InvalidArgumentError('Write whole seconds from 1 to 3600.')
+  return value
 }
 
 function collect(value: string, before: readonly string[]): readonly string[] {

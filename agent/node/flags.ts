@@ -12,6 +12,7 @@ export interface AgentFlags {
   readonly pinRoot: string
   readonly holder?: string
   readonly uninstall: boolean
+  readonly probe: boolean
   readonly socket: string
   readonly stateDir: string
   readonly metrics: string
@@ -35,6 +36,7 @@ Example:
     --socket /run/ambit/agent.sock --state-dir /var/lib/ambit/agent --admin unix:/run/ambit/admin.sock
   ambit agent --uninstall --pin-root /sys/fs/bpf/ambit/node1 --holder /run/ambit/holder.sock \\
     --cni-conf-dir /etc/cni/net.d --cni-bin-dir /opt/cni/bin
+  ambit agent --probe --pin-root /sys/fs/bpf/ambit
 
 Environment:
   AMBIT_LOG_LEVEL       trace, debug, info (default), warn, error
@@ -47,13 +49,13 @@ Environment:
 
 /** The flags, or the exit code when there is nothing to start (help, or a wrong flag, which has been printed). */
 export function parseFlags(argv: readonly string[]): AgentFlags | number {
-  // Taking it off a node needs none of what running it does.
-  const uninstall = argv.includes('--uninstall')
+  // Taking it off a node, or looking whether it could run, needs none of what running it does.
+  const other = argv.includes('--uninstall') || argv.includes('--probe')
   const command = new Command('ambit agent').description(
     'Captures the pods of this node and carries their traffic over mutual TLS.',
   )
   const needed = (flags: string, text: string): Command =>
-    uninstall ? command.option(flags, text) : command.requiredOption(flags, text)
+    other ? command.option(flags, text) : command.requiredOption(flags, text)
   needed('--node <name>', 'name of this node, as its pods have it')
   needed('--control <host:port>', 'the control plane')
   needed('--root-cert <file>', 'PEM roots that control and the mesh are trusted by')
@@ -79,10 +81,14 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
   command.option('--cni-socket <path>', '--socket as the runtime sees it (default: the same)', parseSocket)
   const takesOff = 'remove everything from the kernel, the holder and CNI, and end (--pin-root, --holder, --cni-*)'
   command.option('--uninstall', takesOff, false)
+  const looks =
+    'say as JSON whether an agent could run here, change nothing, and end: exit 1 if not (--pin-root, --cni-*)'
+  command.option('--probe', looks, false)
   command.addHelpText('after', EXAMPLE).exitOverride()
   try {
     command.parse([...argv], { from: 'user' })
-    const { cniConfDir, cniBinDir } = command.opts<AgentFlags>()
+    const { cniConfDir, cniBinDir, uninstall, probe } = command.opts<AgentFlags>()
+    if (uninstall && probe) command.error('error: give one of --uninstall and --probe')
     if ((cniConfDir === undefined) !== (cniBinDir === undefined)) {
       command.error('error: --cni-conf-dir and --cni-bin-dir go together')
     }

@@ -39,6 +39,7 @@ import { Refusals } from './observe/refusals.ts'
 import { agentMetrics, type AgentParts } from './observe/metrics.ts'
 import { agentStatus } from './observe/status.ts'
 import { Canaries } from './prove/canaries.ts'
+import { probeNode } from './probe.ts'
 import { proofMetrics } from './prove/metrics.ts'
 import { Prover } from './prove/prover.ts'
 import { ownCgroupId } from './redirect/cgroup.ts'
@@ -68,6 +69,7 @@ interface Times {
 export async function main(argv: string[]): Promise<number> {
   const flags = parseFlags(argv)
   if (typeof flags === 'number') return flags
+  if (flags.probe) return probe(flags)
   const log = openLog({ program: 'agent' })
   if (flags.uninstall) return uninstall(flags, log)
   let times: Times
@@ -99,6 +101,20 @@ export async function main(argv: string[]): Promise<number> {
   off()
   log.info({ reason, clean }, 'agent stopped')
   return clean ? 0 : 1
+}
+
+async function probe({ node = '', cgroup, pinRoot, cniConfDir, cniBinDir }: Partial<AgentFlags>): Promise<number> {
+  const report = await probeNode({
+    version: readVersion(),
+    node,
+    pinRoot: pinRoot ?? '',
+    ...(cgroup === undefined ? {} : { cgroup }),
+    ...(cniConfDir === undefined ? {} : { cniConfDir }),
+    ...(cniBinDir === undefined ? {} : { cniBinDir }),
+    missing: missingFeatures(),
+  })
+  process.stdout.write(`${JSON.stringify(report)}\n`)
+  return report.problems.some(({ severity }) => severity === 'error') ? 1 : 0
 }
 
 async function uninstall({ pinRoot, holder, cniConfDir, cniBinDir }: AgentFlags, log: Logger): Promise<number> {

@@ -138,26 +138,27 @@ function programOf(client: KubeClient, pod: ClusterPod): Program {
     address,
     ...(problem === undefined ? {} : { problem }),
     async ask(path) {
-      if (port === undefined) throw unreachable(pod, problem ?? '')
+      if (port === undefined) throw unreachable(pod, 0, new Error(problem ?? ''))
       try {
         const answer = await askPod(client, { namespace, pod: podName, port }, path)
         return parseAnswer(address, path, answer.status, answer.body)
       } catch (error) {
         if (error instanceof AmbitError && error.code.startsWith('CLI_')) throw error
-        throw unreachable(pod, messageOf(error))
+        throw unreachable(pod, port, error)
       }
     },
   }
 }
 
-function unreachable(pod: ClusterPod, why: string): AmbitError {
-  return new AmbitError(
-    'CLI_AGENT_UNREACHABLE',
-    `Pod ${pod.metadata.namespace}/${pod.metadata.name} cannot be asked: ${why}.`,
-    {
-      hint: 'It is asked through the API server: that takes get and create on pods/portforward in its namespace.',
-    },
-  )
+function unreachable(pod: ClusterPod, port: number, error: unknown): AmbitError {
+  const { namespace, name } = pod.metadata
+  const refused = error instanceof AmbitError && error.code === 'KUBE_FORBIDDEN'
+  const text = error instanceof AmbitError ? error.message : messageOf(error)
+  // The runtime's own words name a dozen ids before they come to this.
+  const why = /connection refused/.test(text) ? `nothing answers on its port ${port}, not yet or not any more` : text
+  return new AmbitError('CLI_AGENT_UNREACHABLE', `Pod ${namespace}/${name} cannot be asked: ${why}.`, {
+    hint: refused ? `Ask for get and create on pods/portforward in ${namespace}.` : 'See its log.',
+  })
 }
 
 /** What keeps a pod from running, in the kubelet's own words; undefined when it runs. */

@@ -92,6 +92,15 @@ export function clusterOf(flags: MeshFlags, here: () => boolean, place: Place = 
   return !here() && findsCluster(environment) ? flags : undefined
 }
 
+/** The same for what only a cluster has: where no other is named the usual kubeconfig counts, whatever runs here. */
+export function requireCluster(flags: MeshFlags, place: Place = {}): ClusterFlags {
+  const cluster = clusterOf(flags, () => false, place)
+  if (cluster || flags.name === undefined) return cluster ?? flags
+  throw new AmbitError('CLI_NO_CLUSTER', `Sandbox '${flags.name}' is no Kubernetes cluster, or does not run.`, {
+    hint: 'Start one: ambit sandbox up --kubernetes.',
+  })
+}
+
 /** A sandbox that is a real cluster says so by its kubeconfig. */
 function kubeconfigOfSandbox(name: string, runRoot: string): string | undefined {
   const file = join(runRoot, name, 'kubeconfig')

@@ -46,6 +46,19 @@ export async function place(confDir: string, entry: Entry, write: boolean): Prom
   })
 }
 
+/** The configuration that runtimes take as it is now, and whether the plugin is chained in it. Throws CNI_NO_NETWORK, CNI_FILE. */
+export async function look(confDir: string): Promise<{ readonly file: string; readonly chained: boolean }> {
+  return guarded(confDir, async () => {
+    const names = await configurations(confDir)
+    const found = await firstUsable(confDir, names)
+    const made = found.name.endsWith('.conflist') ? undefined : await readSeen(join(confDir, madeOf(found.name)))
+    return {
+      file: made ? join(confDir, madeOf(found.name)) : found.path,
+      chained: made ? true : found.name.endsWith('.conflist') && hasEntry(found.seen.text),
+    }
+  })
+}
+
 /** Takes the entry out of every configuration and removes the lists made for it; the files that were changed. Throws CNI_FILE. */
 export async function displace(confDir: string): Promise<string[]> {
   return guarded(confDir, async () => {

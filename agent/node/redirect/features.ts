@@ -1,6 +1,6 @@
 // What capture needs of the kernel, found by trying; a lack is one error that names the feature, what it is for and the
 // way out. Must not live here: how features are tried (native/bpf).
-import { hasFeature, type FeatureName } from '../../../native/bpf/index.ts'
+import { hasFeature, isBpffs, type FeatureName } from '../../../native/bpf/index.ts'
 import { AmbitError } from '../../base/errors.ts'
 
 interface Need {
@@ -81,6 +81,11 @@ export function probeNeeds(override: Readonly<Record<string, boolean>> = {}): Re
   return Object.fromEntries(
     [...needs, ...extras].map(({ feature }) => [feature, override[feature] !== false && hasFeature(feature)]),
   )
+}
+
+/** Whether an existing folder is on the file system that programs can be pinned to. */
+export function isOnBpffs(folder: string): boolean {
+  return isBpffs(folder)
 }
 
 /** Throws REDIRECT_NOT_PERMITTED or REDIRECT_FEATURE_MISSING, naming all that is missing. */

@@ -1,10 +1,11 @@
 // `npm run gen`: regenerates everything that is generated and committed. `--check` writes nothing, compares with what is
 // committed and exits 1 naming the stale files. Must not live here: the generators themselves.
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { findHelm, manifest } from './chart/manifest.ts'
 
 const root = dirname(import.meta.dirname)
 
@@ -109,6 +110,9 @@ export async function generateAll(options: { check?: boolean; only?: string } = 
 }
 
 if (import.meta.main) {
+  const helm = findHelm()
+  if (helm !== undefined && !process.argv.includes('--check'))
+    writeFileSync(join(root, 'deploy/ambit.yaml'), manifest(helm))
   const stale = await generateAll({ check: process.argv.includes('--check') })
   for (const name of stale)
     console.error(`${name} is not what the sources generate. Run \`npm run gen\` and commit it.`)

@@ -50,6 +50,8 @@ export interface Endpoint {
   readonly workload: Workload
   /** CONNECTs that arrived. */
   readonly seen: Seen[]
+  /** Sessions to it take nothing new: its agent is being replaced. */
+  drain(): void
   stop(): Promise<void>
 }
 
@@ -63,6 +65,8 @@ export class World {
   readonly authority: Authority
   /** Removed at the end. */
   readonly folder: string
+  /** Of the clients' agent, one a dialled port. */
+  readonly clients: TunnelPool<{ key: string }>[] = []
   readonly #certificates: Certificates
   readonly #stops: (() => Promise<void> | void)[] = []
 
@@ -205,7 +209,7 @@ export class World {
     }
     this.#stops.push(stop)
     this.state.setWorkload(workload)
-    return { workload, seen, stop }
+    return { workload, seen, stop, drain: () => [...server.sessions].forEach((session) => session.drain()) }
   }
 
   /** A local port that stands for a captured connection of `client` to `host:port`. */
@@ -221,6 +225,7 @@ export class World {
           handler,
         }),
     })
+    this.clients.push(pool)
     const relayOf = (connection: Connection) => connection.slot as Relay
     const front: ConnectionHandler = {
       onOpen: (connection) => {

@@ -13,6 +13,8 @@ export interface TunnelConnectOptions {
   readonly handler: ConnectionHandler
   readonly info?: TunnelInfo
   readonly slot?: unknown
+  /** As TunnelRequest's. */
+  readonly onDraining?: (() => void) | undefined
   /** The tunnel must be open, refusal or not, in this time. */
   readonly timeoutMs: number
   readonly clock: Clock
@@ -34,6 +36,7 @@ class PooledTunnel<T extends TunnelTarget> implements Connection, ConnectionHand
   readonly authority: string
   readonly headers: Headers
   readonly info: OpenInfo & TunnelInfo
+  readonly onDraining?: () => void
   readonly #owner: ConnectionHandler
   readonly #pool: TunnelPool<T>
   readonly #target: T
@@ -47,6 +50,7 @@ class PooledTunnel<T extends TunnelTarget> implements Connection, ConnectionHand
     this.#target = target
     this.#owner = options.handler
     this.slot = options.slot
+    if (options.onDraining) this.onDraining = options.onDraining
     this.authority = options.authority
     this.headers = options.headers
     this.info = { ...UNKNOWN, ...options.info }
@@ -152,6 +156,7 @@ class PooledTunnel<T extends TunnelTarget> implements Connection, ConnectionHand
     if (this.#closed) return
     this.#closed = true
     this.#timer?.cancel()
+    if (this.onDraining) this.#pool.ended(this.#target, this)
     this.#owner.onClose(this, error)
   }
 }

@@ -34,6 +34,11 @@ export interface TunnelRequest {
   readonly slot?: unknown
   /** The stream was started: before `onOpen`. */
   onStream?(connection: Connection): void
+  /**
+   * The session underneath takes nothing new any more (its peer goes away, or its certificate was renewed) and ends with its last
+   * stream: this tunnel had better end at a quiet moment, since a peer does not wait for ever. Told once.
+   */
+  onDraining?(): void
   /** No session could be had; the handler hears nothing. */
   onFailed(error: Error): void
 }
@@ -45,6 +50,8 @@ interface Member<T extends TunnelTarget> {
   /** Drained while it was still opening: it takes nothing and ends once it is open. */
   retired: boolean
   idle: Timer | undefined
+  /** Those who want to hear of its draining. */
+  readonly carries: Set<TunnelRequest>
 }
 
 interface Group<T extends TunnelTarget> {
@@ -103,6 +110,11 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
     return true
   }
 
+  /** A request that hears of draining is over. */
+  ended(target: T, request: TunnelRequest): void {
+    for (const member of this.#groups.get(target.key)?.members ?? []) if (member.carries.delete(request)) return
+  }
+
   /** Closes the sessions of targets that must not be used any more (a workload went), with their streams. */
   drop(unwanted: (target: T) => boolean): void {
     for (const [key, group] of this.#groups) {
@@ -152,6 +164,9 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
   onDraining(session: ClientSession): void {
     const member = session.slot as Member<T>
     this.#stopIdle(member)
+    const carried = [...member.carries]
+    member.carries.clear()
+    for (const request of carried) request.onDraining?.()
     // It stays a member, which has nothing available, until it closes: `drop` must reach its streams too.
     this.#settle(member.group)
   }
@@ -182,7 +197,14 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
     let room = 0
     for (const member of group.members) if (!member.opened && !member.retired) room += this.#maxStreams
     if (room >= group.waiting.length) return
-    const member: Member<T> = { group, session: undefined as never, opened: false, retired: false, idle: undefined }
+    const member: Member<T> = {
+      group,
+      session: undefined as never,
+      opened: false,
+      retired: false,
+      idle: undefined,
+      carries: new Set(),
+    }
     let connection: Connection
     try {
       connection = this.#options.open(group.target, http2ClientHandler)
@@ -207,6 +229,7 @@ export class TunnelPool<T extends TunnelTarget> implements SessionEvents {
       request.onFailed(error instanceof Error ? error : new AmbitError('TUNNEL_OPEN', messageOf(error)))
       return
     }
+    if (request.onDraining) member.carries.add(request)
     request.onStream?.(connection)
   }
 

@@ -30,6 +30,8 @@ export interface Http1ServerSessionEvents {
 export interface Http1Feed {
   /** The owner has waited for the first head as long as it may: 408 for what is there of it, the end where nothing is. */
   expire(): void
+  /** As Http1Server's, of this connection alone. */
+  drain(idleMs: number): void
   receive(arena: Uint8Array, start: number, end: number): void
   drained(): void
   ended(): void

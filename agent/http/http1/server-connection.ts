@@ -55,6 +55,8 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   /** What the connection was told last. */
   #stopped = false
   #peerEnded = false
+  /** It drains by itself, not with the whole server. */
+  #leaves = false
 
   constructor(
     connection: Connection,
@@ -80,7 +82,7 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   }
 
   get draining(): boolean {
-    return this.#server.draining
+    return this.#leaves || this.#server.draining
   }
 
   receive(arena: Uint8Array, start: number, end: number): void {
@@ -223,7 +225,7 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
       early ? new ExchangeError('cancel', false, 'the response ended before the request did') : undefined,
     )
     if (this.#state === CLOSED) return
-    if (early || !exchange.keepAlive || this.#peerEnded || this.#server.draining) {
+    if (early || !exchange.keepAlive || this.#peerEnded || this.draining) {
       this.#leave()
       return
     }
@@ -367,6 +369,7 @@ export class ServerConnection implements Http1Feed, ExchangeOwner, Swept {
   }
 
   drain(idleMs: number): void {
+    this.#leaves = true
     if (this.#state !== HEAD || !this.#collector.empty) return
     if (idleMs === 0) return this.#leave()
     const since = this.#fresh ? this.#sweep.now : this.deadline - this.#options.idleTimeoutMs

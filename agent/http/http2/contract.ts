@@ -56,6 +56,8 @@ export interface Http2Session {
 export interface ServerSessionEvents {
   onSession?(session: Http2Session): void
   onSessionClose?(session: Http2Session, error: Error | undefined): void
+  /** The client says that it goes away (GOAWAY): it opens no more streams; those that run had better end. */
+  onLeaving?(session: Http2Session): void
   /** A request that was answered or reset before the owner could see it: malformed or too large. `why` is for a log. */
   onRejected?(session: Http2Session, why: string): void
   /** A connection that never became a session: its handshake failed or was refused. */

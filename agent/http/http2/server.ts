@@ -164,6 +164,7 @@ class ServerSession extends Session {
 
   protected takeGoaway(): void {
     // A client that goes away opens no streams; those that run go on.
+    this.#server.leaving(this)
   }
 
   protected takeSettings(): void {
@@ -208,6 +209,10 @@ class Http2ServerHandler implements Http2Server {
   gone(session: ServerSession, error: Error | undefined): void {
     this.sessions.delete(session)
     this.#sessionEvents.onSessionClose?.(session, error)
+  }
+
+  leaving(session: ServerSession): void {
+    this.#sessionEvents.onLeaving?.(session)
   }
 
   rejected(session: ServerSession, why: string): void {

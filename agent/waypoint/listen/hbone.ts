@@ -79,8 +79,12 @@ export function hboneServer(options: HboneOptions): Http2Server {
       inner.handler,
       // The bytes inside are the client's own: whether they are TLS is for the client to say, not for the tunnel.
       { peer: client, local: { address, port: target.port }, secure: false },
-      inner.slot(downstream),
+      inner.slot(downstream, { outer: exchange.connection }),
     )
   }
-  return http2Server(tunnelServer(onTunnel), { maxStreams: 200, keepaliveMs: 10_000, keepaliveTimeoutMs: 20_000 })
+  return http2Server(
+    tunnelServer(onTunnel),
+    { maxStreams: 200, keepaliveMs: 10_000, keepaliveTimeoutMs: 20_000 },
+    { onLeaving: (session) => inner.leave(session.connection) },
+  )
 }

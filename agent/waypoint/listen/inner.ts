@@ -40,10 +40,20 @@ export class Inner implements DeadlineOwner {
   /** Runs until the first bytes have told the codec. */
   due: Deadline | undefined
   connection: Connection | undefined
+  /** The connection its tunnel runs on. */
+  readonly outer: Connection | undefined
+  /** That one's client goes away. */
+  leaving = false
   readonly #onLate: (inner: Inner) => void
 
-  constructor(downstream: Downstream, protocol: AppProtocol, onLate: (inner: Inner) => void) {
+  constructor(
+    downstream: Downstream,
+    protocol: AppProtocol,
+    outer: Connection | undefined,
+    onLate: (inner: Inner) => void,
+  ) {
     this.downstream = downstream
+    this.outer = outer
     this.protocol = protocol
     this.#onLate = onLate
   }
@@ -56,13 +66,21 @@ export class Inner implements DeadlineOwner {
 export interface InnerServer {
   readonly handler: ConnectionHandler
   /** `protocol`: what the listener is declared to speak; absent: what the dialled port says. */
-  slot(downstream: Downstream, protocol?: AppProtocol): Inner
+  slot(downstream: Downstream, more?: { readonly protocol?: AppProtocol; readonly outer?: Connection }): Inner
+  /**
+   * The agent at the other end of `outer` is being replaced, and will cut what runs over it some time: HTTP is asked to come
+   * again, over the successor, before that.
+   */
+  leave(outer: Connection): void
 }
 
 /** The Downstream of an inner connection, for the pipeline. */
 export function downstreamOf(connection: Connection): Downstream {
   return (connection.slot as Inner).downstream
 }
+
+/** A kept-alive connection of a client whose agent leaves is closed once it was idle for so long, or with its next answer. */
+const LEAVE_IDLE_MS = 1_000
 
 /** What the bytes so far look like. */
 export function detect(bytes: Uint8Array): 'http1' | 'http2' | 'opaque' | 'more' {
@@ -110,7 +128,16 @@ export function innerServer(options: InnerOptions): InnerServer {
       inner.feed = kind === 'http1' ? http1.adopt(connection, info) : http2.adopt(connection, info)
     }
     for (const chunk of held) deliver(connection, inner, chunk, 0, chunk.length)
+    if (inner.leaving) drain(inner)
     if (inner.ended) finish(connection, inner)
+  }
+
+  const live = new Set<Inner>()
+
+  const drain = ({ feed }: Inner): void => {
+    if (!feed) return
+    if ('session' in feed) feed.session.drain()
+    else feed.drain(LEAVE_IDLE_MS)
   }
 
   const settle = (inner: Inner): void => {
@@ -141,6 +168,7 @@ export function innerServer(options: InnerOptions): InnerServer {
     onOpen(connection, info) {
       const inner = connection.slot as Inner
       inner.info = info
+      live.add(inner)
       const { protocol } = inner
       if (protocol === 'tcp' || protocol === 'tls') return giveOver(connection, inner, 'opaque')
       if (protocol === 'unknown') {
@@ -180,11 +208,23 @@ export function innerServer(options: InnerOptions): InnerServer {
     },
     onClose(connection, error) {
       const inner = connection.slot as Inner
+      live.delete(inner)
       settle(inner)
       inner.held = []
       if (inner.feed) inner.feed.closed(error)
       else inner.opaque?.onClose(connection, error)
     },
   }
-  return { handler, slot: (downstream, protocol) => new Inner(downstream, protocol ?? declared(downstream), onLate) }
+  return {
+    handler,
+    slot: (downstream, { protocol, outer } = {}) =>
+      new Inner(downstream, protocol ?? declared(downstream), outer, onLate),
+    leave(outer) {
+      for (const inner of live) {
+        if (inner.outer !== outer || inner.leaving) continue
+        inner.leaving = true
+        drain(inner)
+      }
+    },
+  }
 }

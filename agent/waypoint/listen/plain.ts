@@ -40,7 +40,7 @@ export function plainHandler(state: MeshState, target: PlainTarget, inner: Inner
     onOpen(connection, info) {
       const address = state.service(target.service)?.addresses[0] ?? info.local.address
       const parts = { client: info.peer, identity: undefined, address, port: target.port, service: target.service }
-      connection.slot = inner.slot(new Downstream(parts, state), 'http')
+      connection.slot = inner.slot(new Downstream(parts, state), { protocol: 'http' })
       inner.handler.onOpen(connection, info)
     },
     // A connection that never opened has no slot.

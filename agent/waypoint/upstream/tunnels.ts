@@ -51,7 +51,10 @@ export class Tunnels {
     })
   }
 
-  /** A connection to an endpoint on behalf of a client; the outcome comes through the handler. */
+  /**
+   * A connection to an endpoint on behalf of a client; the outcome comes through the handler. `onDraining`: the endpoint's agent
+   * is being replaced and will cut the connection some time; whoever has a quiet moment ends it before.
+   */
   connect(
     candidate: Candidate,
     client: Endpoint,
@@ -59,6 +62,7 @@ export class Tunnels {
     timeoutMs: number,
     handler: ConnectionHandler,
     slot?: unknown,
+    onDraining?: () => void,
   ): Connection {
     const { workload, port } = candidate
     const { transport, clock } = this.#options
@@ -90,6 +94,7 @@ export class Tunnels {
       headers,
       handler,
       slot,
+      onDraining,
       timeoutMs,
       clock,
     })

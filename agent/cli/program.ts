@@ -148,6 +148,7 @@ const addConfig: Add = (program, terminal, exit) => {
     .command('config')
     .description('Show the configuration that a program goes by, and where it differs from what control has for it.')
     .helpCommand(false)
+    .addHelpText('after', '\nExample:\n  $ ambit config diff node-1\n')
   const who = 'a node, a waypoint (namespace/name, or name with -n), a pod; node/NAME or waypoint/NAME to be exact'
   const dump = config
     .command('dump')

@@ -17,7 +17,7 @@ export interface AgentFlags {
   readonly stateDir: string
   readonly metrics: string
   readonly ready: string
-  readonly admin: string
+  readonly admin: readonly string[]
   readonly kubeletPid?: number
   readonly kubeletCgroup?: string
   readonly exemptNamespaces: readonly string[]
@@ -67,7 +67,11 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
   needed('--state-dir <path>', 'where the last good state is kept')
   command.option('--metrics <host:port>', 'Prometheus metrics', '[::]:15020')
   command.option('--ready <host:port>', 'readiness', '[::]:15021')
-  command.option('--admin <address>', 'state and log level: loopback HOST:PORT, or unix:PATH', '127.0.0.1:15000')
+  command.option(
+    '--admin <address>',
+    'state and log level: loopback HOST:PORT, or unix:PATH; may be repeated (default: 127.0.0.1:15000)',
+    (address: string, before: readonly string[] | undefined) => [...(before ?? []), address],
+  )
   command.option('--kubelet-pid <pid>', 'the process whose probes pass (default: the one called kubelet)', parsePid)
   command.option('--kubelet-cgroup <path>', 'the cgroup whose probes pass, whoever is in it')
   command.option(
@@ -96,7 +100,8 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
     if (error instanceof CommanderError) return error.exitCode
     throw error
   }
-  return command.opts<AgentFlags>()
+  const flags = command.opts<Omit<AgentFlags, 'admin'> & { readonly admin?: readonly string[] }>()
+  return { ...flags, admin: flags.admin ?? ['127.0.0.1:15000'] }
 }
 
 /** What the plugin could not read in its entry would let no pod start. */

@@ -345,21 +345,18 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   const facts = { version, node: flags.node, config: { ...flags } }
   const scraped = { listen: flags.metrics, routes: metricsRoutes(metrics), localOnly: false, log }
   lifecycle.onStop('metrics', await openInSuccession(scraped, overlaps, clock))
-  const admin = await openAdmin({
-    listen: flags.admin,
-    routes: {
-      ...readyRoutes(readiness),
-      ...metricsRoutes(metrics),
-      ...statusRoutes(() => agentStatus(facts, { ...parts, redirect, prover, tables, clock })),
-      ...heldRoutes((query) => heldAnswer(control, agentKinds, query)),
-      ...dumpRoutes(() => ({ ...configDump(facts, state, parts), tables: tables.status() })),
-      ...loggingRoutes(log),
-    },
-    localOnly: true,
-    replace: true,
-    log,
-  })
-  lifecycle.onStop('admin', () => admin.close())
+  const routes = {
+    ...readyRoutes(readiness),
+    ...metricsRoutes(metrics),
+    ...statusRoutes(() => agentStatus(facts, { ...parts, redirect, prover, tables, clock })),
+    ...heldRoutes((query) => heldAnswer(control, agentKinds, query)),
+    ...dumpRoutes(() => ({ ...configDump(facts, state, parts), tables: tables.status() })),
+    ...loggingRoutes(log),
+  }
+  for (const listen of flags.admin) {
+    const admin = await openAdmin({ listen, routes, localOnly: true, replace: true, log })
+    lifecycle.onStop('admin', () => admin.close())
+  }
 }
 
 function hearsOfPods(control: ControlConnection): boolean {

@@ -176,13 +176,14 @@ export function podProblem(pod: ClusterPod): string | undefined {
   return scheduled ? `it is not scheduled: ${scheduled.message ?? ''}` : `it is ${phase}`
 }
 
-/** By its flags; undefined when it is a unix socket. */
+/** By its flags; undefined when it is a unix socket only. */
 function adminPort(pod: ClusterPod, kind: ProgramKind): number | undefined {
-  for (const { args = [] } of pod.spec.containers) {
-    const at = args.findIndex((arg) => arg === '--admin' || arg.startsWith('--admin='))
-    if (at < 0) continue
-    const value = args[at] === '--admin' ? (args[at + 1] ?? '') : (args[at] ?? '').slice('--admin='.length)
-    return value.startsWith('unix:') ? undefined : splitHostPort(value)?.port
-  }
-  return ADMIN_PORT[kind]
+  const given = pod.spec.containers.flatMap(({ args = [] }) =>
+    args.flatMap((arg, at) =>
+      arg === '--admin' ? [args[at + 1] ?? ''] : arg.startsWith('--admin=') ? [arg.slice('--admin='.length)] : [],
+    ),
+  )
+  if (given.length === 0) return ADMIN_PORT[kind]
+  const [port] = given.filter((one) => !one.startsWith('unix:')).map((one) => splitHostPort(one)?.port)
+  return port
 }

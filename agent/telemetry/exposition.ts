@@ -5,6 +5,15 @@ import { CounterFamily, GaugeFamily, HistogramFamily, type FamilyOptions, type R
 
 export const CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
+/**
+ * Gauges of prom-client that are called like counters, and those beside them: each scrape lists every socket of the process
+ * for them, and our own gauges of connections and tunnels say more.
+ */
+const UNWANTED = ['handles', 'requests', 'resources'].flatMap((what) => [
+  `nodejs_active_${what}`,
+  `nodejs_active_${what}_total`,
+])
+
 export class Metrics {
   /** For cold metrics of a room: gauges with a `collect` function, counters touched a few times a second at most. */
   readonly registry = new Registry()
@@ -15,6 +24,7 @@ export class Metrics {
   /** `component`, `tag`: labels of `istio_build`. */
   constructor(component: string, tag: string) {
     collectDefaultMetrics({ register: this.registry })
+    for (const name of UNWANTED) this.registry.removeSingleMetric(name)
     const build = new Gauge({
       name: 'istio_build',
       help: 'Build of the component.',

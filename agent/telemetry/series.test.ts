@@ -90,6 +90,11 @@ describe('Metrics', () => {
     expect(types.get('a_total')).toBe('counter')
   })
 
+  it('have no gauge that is called like a counter', async () => {
+    const { types } = parseExposition(await new Metrics('agent', '1.2.3').text())
+    expect([...types].filter(([name, type]) => name.endsWith('_total') !== (type === 'counter'))).toEqual([])
+  })
+
   it('refuse two families of one name', () => {
     const metrics = new Metrics('agent', 'x')
     metrics.counter({ name: 'a_total', help: 'A.', labels: [] })

@@ -276,6 +276,9 @@ describe('outlier detection', () => {
     const bodies = new Set<string>()
     for (let i = 0; i < 10; i++) bodies.add((await call(port)).body)
     expect([...bodies].sort()).toEqual(['10', '11'])
+    world.setUpstream({ policy: {} })
+    await call(await world.dial())
+    expect(await world.metrics.text()).not.toContain('ambit_waypoint_hosts_ejected{')
   })
 
   it('answers UH when every endpoint is out', async () => {

@@ -292,6 +292,8 @@ function registerGauges(metrics: Metrics, waypoint: Waypoint): void {
     refused.with([]).value = waypoint.connections.refused
     opaque.with([]).value = waypoint.opaque
     sessions.with([]).value = tunnels.pool.sessions
+    // Clusters come and go, and their series with them.
+    ejected.forget(() => true)
     for (const cluster of clusters.all()) {
       if (cluster.policy.outlierDetection) ejected.with([cluster.name]).value = cluster.ejected
     }

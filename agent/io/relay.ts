@@ -45,6 +45,7 @@ class Side implements ConnectionHandler {
 
   onRead(connection: Connection, arena: Uint8Array, start: number, end: number): void {
     this.bytes += end - start
+    this.relay.spoke = this
     const to = this.other.connection
     if (!to || !this.other.open) {
       // Read before the pause took hold, or by an owner that looked at the first bytes.
@@ -78,6 +79,8 @@ export class Relay {
   readonly #observer: RelayObserver
   readonly #first: Side
   readonly #second: Side
+  /** The side that the last bytes came from: its own. */
+  spoke: Side | undefined
   #error: Error | undefined
   #done = false
 
@@ -118,6 +121,16 @@ export class Relay {
   /** Names the second side before it is open, so that it can be cut. */
   expect(second: Connection): void {
     this.#second.connection = second
+  }
+
+  /** Nothing is asked and not answered, as far as bytes tell: the last ones came from the second side, or there were none. */
+  get answered(): boolean {
+    return this.spoke !== this.#first
+  }
+
+  /** Ends both directions cleanly after what is on its way. Bytes that still come go nowhere. */
+  end(): void {
+    for (const side of [this.#first, this.#second]) if (side.open) side.connection?.end()
   }
 
   /** Cuts both sides. */

@@ -17,6 +17,10 @@ export abstract class Carried implements ConnectionHandler, RelayObserver {
   readonly started: number
   flow: Flow | undefined
   #told = false
+  /** Bytes both ways at the last look, and when they were seen to change; monotonic milliseconds. */
+  #looked = -1
+  #movedAt = 0
+  #leaving = false
   /** Why the policy cut it, '' while it did not. */
   #cutBy = ''
 
@@ -49,6 +53,23 @@ export abstract class Carried implements ConnectionHandler, RelayObserver {
 
   cut(reason: AbortReason, message: string): void {
     this.relay.abort(reason, new AmbitError('TUNNEL_CUT', message))
+  }
+
+  /**
+   * Ends it cleanly where nothing moved for `quietMs` since the client had its answer: whoever keeps it for later opens another
+   * one then. To be asked again and again; the first time only looks.
+   */
+  endIfQuiet(quietMs: number): void {
+    if (!this.flow || this.#leaving) return
+    const now = this.context.clock.monotonic()
+    const bytes = this.relay.firstBytes + this.relay.secondBytes
+    if (bytes !== this.#looked) {
+      this.#looked = bytes
+      this.#movedAt = now
+    } else if (now - this.#movedAt >= quietMs && this.relay.answered) {
+      this.#leaving = true
+      this.relay.end()
+    }
   }
 
   /** Counts the bytes so far. */

@@ -1,5 +1,6 @@
 // The tunnel half of the agent, two nodes in one process over real TLS: who gets through, who is refused and how, what both
 // ends know of each other, what happens when things change meanwhile.
+import { once } from 'node:events'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { connectHttp2, openTunnel, TunnelRefused } from '../../http/http2/index.ts'
 import type { ClientSession } from '../../http/message.ts'
@@ -538,6 +539,33 @@ describe('changes', () => {
     expect((await outcome(socket)).ended).toBe(false)
     expect(one.tunnels.sessions).toBe(0)
     expect(one.tunnels.pods).toBe(0)
+  })
+
+  it('are ended between two exchanges when an agent drains, never within one', async () => {
+    // Answers a line at once, or, asked for it, late.
+    await cluster.app(server.address, 8080, (socket) =>
+      socket.on('data', (data) =>
+        data.toString().startsWith('late')
+          ? setTimeout(() => socket.write('late answer'), 1_100)
+          : socket.write('answer'),
+      ),
+    )
+    const [idle, asking, silent] = [client.dial(target()), client.dial(target()), client.dial(target())]
+    const ends = Promise.all([idle, asking, silent].map(outcome))
+    idle.write('now')
+    await once(idle, 'data')
+    const began = performance.now()
+    const drained = two.tunnels.drain(4_000)
+    // Asked before anything is ended, answered when the rest is gone.
+    await new Promise((resolve) => setTimeout(resolve, 2_700))
+    asking.write('late')
+    expect(await ends).toMatchObject([
+      { text: 'answer', ended: true, error: '' },
+      { text: 'late answer', ended: true, error: '' },
+      { text: '', ended: true, error: '' },
+    ])
+    await drained
+    expect(performance.now() - began).toBeGreaterThan(3_800)
   })
 
   it('let running connections finish when an agent drains', async () => {

@@ -22,6 +22,10 @@ import { ClientTls, ServerTls } from './tls.ts'
 
 /** Connections that wait in each listener's queue, also while there is no agent; the kernel caps it by net.core.somaxconn. */
 const BACKLOG = 4_096
+/** While draining: how often is looked, and the pauses after an answer in which a connection is ended. */
+const DRAIN_LOOK_MS = 50
+const LONG_PAUSE_MS = 1_000
+const SHORT_PAUSE_MS = 100
 /** Changes of the state are gathered this long before open connections are judged again. */
 const REJUDGE_MS = 20
 
@@ -244,7 +248,10 @@ export class Tunnels {
     }))
   }
 
-  /** No new connections; running ones may end by themselves for `deadlineMs`, then they are cut. */
+  /**
+   * No new connections. Running ones may end by themselves for most of `deadlineMs`, are ended at a quiet moment in the rest of
+   * it, and cut then.
+   */
   async drain(deadlineMs: number): Promise<void> {
     if (this.#draining) return
     this.#draining = true
@@ -254,9 +261,20 @@ export class Tunnels {
     )
     for (const { server } of this.#pods.values()) server.drain()
     this.#pool.drain()
-    const until = this.#context.clock.monotonic() + deadlineMs
-    while (this.connections > 0 && this.#context.clock.monotonic() < until) {
-      await new Promise<void>((resolve) => this.#context.clock.after(50, resolve))
+    const { clock } = this.#context
+    const until = clock.monotonic() + deadlineMs
+    for (;;) {
+      const left = until - clock.monotonic()
+      if (this.connections === 0 || left <= 0) break
+      // Most of the time they may end by themselves. What is left then is kept alive by both ends: better ended between two
+      // exchanges than cut within one, so the pause that is waited for becomes shorter.
+      const share = left / deadlineMs
+      if (share < 0.3) {
+        const quietMs = share < 0.1 ? SHORT_PAUSE_MS : LONG_PAUSE_MS
+        for (const { local } of this.#pods.values())
+          for (const carried of [...local.carried]) carried.endIfQuiet(quietMs)
+      }
+      await new Promise<void>((resolve) => clock.after(DRAIN_LOOK_MS, resolve))
     }
     for (const uid of [...this.#pods.keys()]) await this.removePod(uid)
     this.#pool.close()

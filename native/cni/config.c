@@ -6,7 +6,8 @@
 
 #include "call.h"
 
-#define TIMEOUT_DEFAULT_S 10
+/* A busy node captures many pods at one time; giving up early only makes their sandboxes anew. */
+#define TIMEOUT_DEFAULT_S 30
 /* Under the two minutes a kubelet gives its runtime. */
 #define TIMEOUT_MAX_S 60
 

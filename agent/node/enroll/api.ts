@@ -10,8 +10,8 @@ import { parsePod } from './registry.ts'
 
 /** Longest request; a pod with sixteen addresses needs under two kilobytes. */
 export const MAX_LINE = 65_536
-/** Open connections; further ones are closed at once. */
-const MAX_CONNECTIONS = 64
+/** Open connections; further ones are closed at once. As many pods as a node has may start at one time. */
+const MAX_CONNECTIONS = 256
 /** sun_path holds 108 bytes with its end. */
 export const MAX_SOCKET_PATH = 107
 

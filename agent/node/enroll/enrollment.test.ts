@@ -388,7 +388,7 @@ describe('enrolment', () => {
     const added = enrollment.add(pod)
     const refused = expect(added).rejects.toMatchObject({ code: 'ENROLL_TIMEOUT' })
     await Promise.resolve()
-    clock.advance(30_000)
+    clock.advance(25_000)
     await refused
     expect(enrollment.status(pod.uid)).toMatchObject({ phase: 'pending' })
     running = []

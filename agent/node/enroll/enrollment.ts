@@ -14,8 +14,8 @@ import { defaultExemptNamespaces, wantedPod, type Wanted } from './wanted.ts'
 const SWEEP_MS = 10_000
 /** A failed step is tried again after this, growing to the second. */
 const RETRY = { baseMs: 250, maxMs: 30_000 }
-/** `add` gives up waiting after this; the pod stays registered and is tried on. */
-const ADD_TIMEOUT_MS = 30_000
+/** `add` gives up waiting after this, before its plugin does; the pod stays registered and is tried on. */
+const ADD_TIMEOUT_MS = 25_000
 /**
  * So long `add` waits for control's word of a pod: it has the pod as early as the kubelet, which has more to do before the
  * network's turn. Then the namespace decides.
@@ -203,6 +203,8 @@ class Driver implements Enrollment {
         for (const step of steps) {
           if (this.#closed || !this.#leads()) break
           await this.#take(step)
+          // Who waits for this one need not wait for the others.
+          for (const told of this.#waiting) told()
         }
         this.#settleReleased()
         if (!this.#closed && this.#leads()) this.#finder.look()

@@ -1,6 +1,8 @@
 // A pod as the agent of its node has to know it: how to find it there, and whether it is to be captured. Known from the moment
 // it is scheduled, before it has an address; what others need to know of it is its workload (workload.ts).
 // `ambit.v1.Pod` on the wire. Must not live here: finding it (node/enroll).
+import type { MeshSettings } from './settings.ts'
+import type { Workload } from './workload.ts'
 
 /**
  * Whether it is in the mesh, or why not: `exempt`: of a namespace that is never captured. `host_network`: it has no network of
@@ -35,4 +37,42 @@ export interface NodePod {
 /** `node/uid`: its name on the wire. */
 export function nodePodKey(pod: Pick<NodePod, 'node' | 'uid'>): string {
   return `${pod.node}/${pod.uid}`
+}
+
+/**
+ * What can be said of a new pod's workload before control has told of it, which it does when the API knows the pod's address: enough
+ * to dial out as who the pod is. It has no labels yet and belongs to no service.
+ */
+export function earlyWorkload(
+  pod: NodePod,
+  addresses: readonly string[],
+  settings: MeshSettings,
+  clusterId = 'Kubernetes',
+): Workload {
+  const { namespace, name, serviceAccount, node, hostNetwork } = pod
+  return {
+    uid: `${clusterId}//Pod/${namespace}/${name}`,
+    name,
+    namespace,
+    serviceAccount,
+    trustDomain: settings.trustDomain,
+    addresses,
+    network: '',
+    node,
+    clusterId,
+    tunnelProtocol: pod.enrolment === 'enrolled' ? 'HBONE' : 'NONE',
+    nativeTunnel: false,
+    hostNetwork,
+    services: {},
+    authorizationPolicies: [],
+    healthy: true,
+    canonicalName: name,
+    canonicalRevision: 'latest',
+    workloadType: 'pod',
+    workloadName: name,
+    locality: { region: '', zone: '', subzone: '' },
+    capacity: 1,
+    labels: {},
+    sameNode: settings.sameNode,
+  }
 }

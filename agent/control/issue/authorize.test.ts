@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Translation } from '../../config/translation.ts'
-import { sampleSource, sampleWorkload } from '../../mesh/samples.ts'
+import { samplePod, sampleSource, sampleWorkload } from '../../mesh/samples.ts'
 import { defaultSettings } from '../../mesh/settings.ts'
 import type { Caller } from './authenticator.ts'
 import { authorizeIssue, authorizeStream } from './authorize.ts'
@@ -13,7 +13,11 @@ const translation: Translation = {
     sampleWorkload({ name: 'host', namespace: 'shop', node: 'n1', hostNetwork: true }),
     sampleWorkload({ name: 'waypoint', namespace: 'shop', node: 'n1', nativeTunnel: true }),
   ],
-  pods: [],
+  pods: [
+    samplePod({ name: 'starting', namespace: 'shop', node: 'n1', serviceAccount: 'starting' }),
+    samplePod({ name: 'elsewhere', namespace: 'shop', node: 'n2', serviceAccount: 'elsewhere' }),
+    samplePod({ name: 'gw', namespace: 'shop', node: 'n1', serviceAccount: 'gw', enrolment: 'own_tunnel' }),
+  ],
   services: [],
   policies: [],
   peerAuthentications: [],
@@ -46,7 +50,13 @@ describe('certificates', () => {
     })
   })
 
+  it('go to it also for a pod that is about to start there', () => {
+    expect(authorizeIssue(agent, uri('starting'), translation)).toMatchObject({ serviceAccount: 'starting' })
+  })
+
   it.each([
+    ['a pod that is about to start elsewhere', agent, uri('elsewhere'), 'no pod of node n1 runs as'],
+    ['a waypoint that is about to start', agent, uri('gw'), 'no pod of node n1 runs as'],
     ['another node', agent, uri('far'), 'no pod of node n1 runs as service account shop/far'],
     ['a host-network pod', agent, uri('host'), 'no pod of node n1'],
     ['a waypoint, which holds its own key', agent, uri('waypoint'), 'no pod of node n1'],

@@ -62,14 +62,12 @@ function authorizeAgent(caller: Caller, impersonate: string, translation: Transl
     throw denied(caller, impersonate, `this mesh's trust domain is ${trustDomain}`)
   }
   // An agent never speaks for pods that hold their own certificate (waypoints) or that have no address of their own.
-  const here = translation.workloads.some(
-    (workload) =>
-      workload.node === caller.node &&
-      workload.namespace === identity.namespace &&
-      workload.serviceAccount === identity.serviceAccount &&
-      !workload.hostNetwork &&
-      !workload.nativeTunnel,
-  )
+  const isOf = (one: { node: string; namespace: string; serviceAccount: string }): boolean =>
+    one.node === caller.node && one.namespace === identity.namespace && one.serviceAccount === identity.serviceAccount
+  const here =
+    translation.workloads.some((one) => isOf(one) && !one.hostNetwork && !one.nativeTunnel) ||
+    // Bound to the node, and not known by an address yet: a new pod may dial out before the API knows that it runs.
+    translation.pods.some((one) => isOf(one) && one.enrolment === 'enrolled')
   if (!here) {
     const account = `${identity.namespace}/${identity.serviceAccount}`
     throw denied(caller, impersonate, `no pod of node ${caller.node} runs as service account ${account}`)

@@ -1,7 +1,8 @@
 // A captured pod of this node: its listeners and the connections carried for it. Must not live here: how they are carried.
 import type { Listener } from '../../io/connection.ts'
+import { earlyWorkload, type NodePod } from '../../mesh/pod.ts'
 import type { Workload } from '../../mesh/workload.ts'
-import { workloadOf } from '../enroll/wanted.ts'
+import { nodePodOf, workloadOf } from '../enroll/wanted.ts'
 import type { RegisteredPod } from '../enroll/contract.ts'
 import type { Direction, RefusalReason } from '../observe/refusals.ts'
 import type { Carried } from './carried.ts'
@@ -19,6 +20,7 @@ export class LocalPod {
   /** Targets of its tunnels by the workload at the other end, each gone with that workload. */
   readonly targets = new WeakMap<Workload, AgentTarget>()
   readonly #context: TunnelContext
+  #early: { readonly told: NodePod; readonly workload: Workload } | undefined
   /** When refusals of a reason were logged last, and how many there were since. */
   readonly #told = new Map<RefusalReason, { at: number; since: number }>()
   /** It leaves: nothing new is carried for it. */
@@ -35,6 +37,20 @@ export class LocalPod {
   get workload(): Workload | undefined {
     const view = this.#context.view()
     return view && workloadOf(view, this.#context.node, this.pod)
+  }
+
+  /** Who it dials out as: its workload, or what is known of it before that. */
+  get source(): Workload | undefined {
+    const known = this.workload
+    if (known) return known
+    const view = this.#context.view()
+    const told = view && nodePodOf(view, this.pod)
+    if (!told || told.enrolment !== 'enrolled') return undefined
+    // The same object for the same word: tunnels are pooled by it.
+    if (this.#early?.told !== told) {
+      this.#early = { told, workload: earlyWorkload(told, this.pod.addresses, view.settings) }
+    }
+    return this.#early.workload
   }
 
   /**

@@ -113,13 +113,14 @@ class OutboundConnection extends Carried {
 
   begin(): void {
     const { context, pod } = this
-    const { workload } = pod
-    if (workload) this.#go(workload)
+    const { source } = pod
+    if (source) this.#go(source)
     else {
       void context
-        .until(() => pod.workload !== undefined)
+        .until(() => pod.source !== undefined)
         .then(() => {
-          if (pod.workload && !pod.stopped) this.#go(pod.workload)
+          const late = pod.source
+          if (late && !pod.stopped) this.#go(late)
           else this.#refuse('IDENTITY_ERROR', `nothing is known of pod ${pod.name} yet`, 'no_workload')
         })
     }

@@ -6,7 +6,7 @@ import { connectHttp2, openTunnel, TunnelRefused } from '../../http/http2/index.
 import type { ClientSession } from '../../http/message.ts'
 import { Recorder } from '../../io/contract.ts'
 import { transport } from '../../io/index.ts'
-import { samplePolicy, sampleService } from '../../mesh/samples.ts'
+import { samplePod, samplePolicy, sampleService } from '../../mesh/samples.ts'
 import { STATIC_STRICT } from '../../mesh/peer-authentication.ts'
 import type { Policy } from '../../mesh/policy.ts'
 import { Cluster, outcome, root, type TestNode, type TestPod } from './world.ts'
@@ -372,6 +372,31 @@ describe('identities', () => {
     expect((await outcome(client.dial(target()))).ended).toBe(false)
     const line = await one.lines.until((entry) => entry['message'] === 'connection failed')
     expect(String(line['error'])).toContain('No certificate')
+  })
+
+  it('of a new pod of which nothing but the name is known are those of its service account', async () => {
+    await echo()
+    const early = await cluster.pod(one, 'early', {}, false)
+    cluster.state.setPod(samplePod({ uid: early.pod.uid, name: 'early', serviceAccount: 'client', node: one.name }))
+    cluster.changed()
+    const before = performance.now()
+    const socket = early.dial(target())
+    socket.end('first words')
+    expect((await outcome(socket)).text).toBe('first words')
+    expect(performance.now() - before).toBeLessThan(250)
+    const line = await one.lines.until((entry) => entry['message'] === 'connection complete')
+    expect(line).toMatchObject({
+      'src.workload': 'early',
+      'src.identity': 'spiffe://cluster.local/ns/default/sa/client',
+    })
+    // Its workload comes: the tunnel stays.
+    const sessions = one.tunnels.sessions
+    cluster.state.setWorkload({ ...early.workload, serviceAccount: 'client' })
+    cluster.changed()
+    const again = early.dial(target())
+    again.end('more')
+    expect((await outcome(again)).text).toBe('more')
+    expect(one.tunnels.sessions).toBe(sessions)
   })
 
   it('of a pod that control has not named yet are waited for', async () => {

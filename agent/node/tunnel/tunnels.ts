@@ -160,7 +160,7 @@ export class Tunnels {
     }
     const view = this.#context.view()
     this.#pool.drop((target) => {
-      const source = this.#pods.get(target.podUid)?.local.workload
+      const source = this.#pods.get(target.podUid)?.local.source
       const workload = view?.workload(target.destination)
       return (
         source === undefined ||
@@ -187,7 +187,7 @@ export class Tunnels {
   /** Keeps the certificate and the kernel's mode of a pod in step with its workload. */
   #follow(held: Held): void {
     const { certificates, redirect, view, log } = this.#context
-    const { workload, uid } = held.local
+    const { workload, source, uid } = held.local
     const mode = plaintextMode(view(), workload)
     if (mode !== held.mode) {
       try {
@@ -198,7 +198,7 @@ export class Tunnels {
         log.error({ pod: held.local.name, error: messageOf(error) }, "the kernel's plaintext mode was not set")
       }
     }
-    const identity = workload && identityOf(workload)
+    const identity = source && identityOf(source)
     if (!identity || (held.identity && formatIdentity(held.identity) === formatIdentity(identity))) return
     const before = held.identity
     held.identity = identity

@@ -6,7 +6,9 @@ import type { CheckOptions } from './commands/check.ts'
 import type { ConfigOptions } from './commands/config.ts'
 import type { ExplainOptions } from './commands/explain.ts'
 import type { StatusOptions } from './commands/status.ts'
-import { meshFlags } from './mesh/flags.ts'
+import type { UninstallOptions } from './commands/uninstall.ts'
+import { clusterFlags, meshFlags } from './mesh/flags.ts'
+
 import type { Terminal } from './terminal.ts'
 
 const PROGRAMS = `
@@ -42,6 +44,7 @@ export function cliProgram(terminal: Terminal, exit: (code: number) => void): Co
   addCheck(program, terminal, exit)
   addStatus(program, terminal, exit)
   addConfig(program, terminal, exit)
+  addUninstall(program, terminal, exit)
   program
     .command('version')
     .description('Say which version this is.')
@@ -51,6 +54,29 @@ export function cliProgram(terminal: Terminal, exit: (code: number) => void): Co
       terminal.out(`${version()}\n`)
     })
   return program
+}
+
+const addUninstall = (program: Command, terminal: Terminal, exit: (code: number) => void): void => {
+  const command = program
+    .command('uninstall')
+    .description('Take Ambit off a cluster: nodes first, then all the rest. Pods go on talking, plainly.')
+  clusterFlags(command)
+    .option('--name <sandbox>', 'this running Kubernetes sandbox')
+    .option('--yes', 'do not ask', false)
+    .option('--dry-run', 'say what would be removed, and end', false)
+    .option('--crds', 'the definitions that came with Ambit too, and with them every object of their kinds', false)
+    .option('--nodes-only', 'webhook, agents and nodes only, as helm uninstall does before the rest', false)
+    .option('--image <image>', "what is run on the nodes (default: the agents' own)")
+    .option('--timeout <s>', 'how long a node may take', seconds, 120)
+    .addHelpText(
+      'after',
+      '\nOn each node a Job runs `ambit agent --uninstall`. Run it again when a node could not be reached.\n' +
+        '\nExits 1 if a node could not be done or something is left.\n\nExample:\n  $ ambit uninstall --dry-run\n',
+    )
+    .action(async (options: UninstallOptions) => {
+      const { uninstall } = await import('./commands/uninstall.ts')
+      exit(await uninstall(options, terminal))
+    })
 }
 
 type Add = (program: Command, terminal: Terminal, exit: (code: number) => void) => void

@@ -14,6 +14,10 @@ export function testTerminal(input = ''): TestTerminal {
     colour: false,
     out: (text) => void (terminal.text += text),
     err: (text) => void (terminal.errors += text),
+    confirm: (question) => {
+      terminal.text += question
+      return Promise.resolve(/^y/.test(input))
+    },
     read: () => Promise.resolve(input),
   }
   return terminal

@@ -3,6 +3,8 @@
 export interface Terminal {
   out(text: string): void
   err(text: string): void
+  /** Asks a person yes or no; no, when there is none at the terminal. */
+  confirm(question: string): Promise<boolean>
   /** All of standard input. */
   read(): Promise<string>
   /** Escape sequences may be written. */
@@ -24,6 +26,16 @@ export const processTerminal: Terminal = {
       chunks.push(chunk)
     }
     return Buffer.concat(chunks).toString('utf8')
+  },
+  async confirm(question) {
+    if (process.stdin.isTTY !== true) return false
+    const { createInterface } = await import('node:readline/promises')
+    const line = createInterface({ input: process.stdin, output: process.stderr })
+    try {
+      return /^y(es)?$/i.test((await line.question(`${question} [y/N] `)).trim())
+    } finally {
+      line.close()
+    }
   },
   colour: process.stdout.isTTY === true && !process.env['NO_COLOR'],
 }

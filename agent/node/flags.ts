@@ -83,7 +83,8 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
   command.option('--cni-conf-dir <path>', 'where the runtime has its networks, as in /etc/cni/net.d (default: no CNI)')
   command.option('--cni-bin-dir <path>', 'where it looks for plugins, as in /opt/cni/bin; goes with --cni-conf-dir')
   command.option('--cni-socket <path>', '--socket as the runtime sees it (default: the same)', parseSocket)
-  const takesOff = 'remove everything from the kernel, the holder and CNI, and end (--pin-root, --holder, --cni-*)'
+  const takesOff =
+    'remove everything from the kernel, the holder, CNI and the state, and end (--pin-root, --holder, --cni-*, --state-dir)'
   command.option('--uninstall', takesOff, false)
   const looks =
     'say as JSON whether an agent could run here, change nothing, and end: exit 1 if not (--pin-root, --cni-*)'

@@ -1,5 +1,5 @@
 // The `ambit agent` program: puts the parts together and takes them apart again. Must not live here: what the parts do.
-import { mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { systemClock } from '../base/clock.ts'
 import { envInteger, envString } from '../base/env.ts'
@@ -117,15 +117,24 @@ async function probe({ node = '', cgroup, pinRoot, cniConfDir, cniBinDir }: Part
   return report.problems.some(({ severity }) => severity === 'error') ? 1 : 0
 }
 
-async function uninstall({ pinRoot, holder, cniConfDir, cniBinDir }: AgentFlags, log: Logger): Promise<number> {
+async function uninstall(
+  { pinRoot, holder, cniConfDir, cniBinDir, stateDir }: Omit<AgentFlags, 'stateDir'> & { readonly stateDir?: string },
+  log: Logger,
+): Promise<number> {
+  const offCni = async (): Promise<string[]> =>
+    cniConfDir !== undefined && cniBinDir !== undefined
+      ? removeFromConflist({ confDir: cniConfDir, binDir: cniBinDir })
+      : []
   try {
     // Before the rest: no pod may start that waits for an agent.
-    if (cniConfDir !== undefined && cniBinDir !== undefined) {
-      const files = await removeFromConflist({ confDir: cniConfDir, binDir: cniBinDir })
-      log.info({ files }, 'the CNI plugin was removed')
-    }
+    const files = await offCni()
     const removed = await uninstallNode(pinRoot, holder)
-    log.info({ ...removed }, 'everything was removed: pods of this node talk plainly')
+    // An agent that led until now may have put it back meanwhile.
+    await offCni()
+    // It may be a mount: what is in it goes.
+    for (const name of stateDir !== undefined && existsSync(stateDir) ? readdirSync(stateDir) : [])
+      rmSync(join(stateDir!, name), { recursive: true, force: true })
+    log.info({ ...removed, files }, 'everything was removed: pods of this node talk plainly')
     return 0
   } catch (error) {
     log.fatal({ code: error instanceof AmbitError ? error.code : undefined }, messageOf(error))

@@ -17,6 +17,7 @@ export function pathsOf(args: readonly string[] = []): HostPaths {
     cgroups: DEFAULT_PATHS.cgroups,
     cniConf: value('--cni-conf-dir') ?? DEFAULT_PATHS.cniConf,
     cniBin: value('--cni-bin-dir') ?? DEFAULT_PATHS.cniBin,
+    state: value('--state-dir') ?? DEFAULT_PATHS.state,
     run: socket === undefined ? DEFAULT_PATHS.run : dirname(socket),
   }
 }

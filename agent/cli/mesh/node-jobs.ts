@@ -20,6 +20,8 @@ export interface HostPaths {
   readonly cniBin: string
   /** Sockets of agent and holder. */
   readonly run: string
+  /** The last good configuration. */
+  readonly state: string
 }
 
 /** The chart's defaults. */
@@ -30,6 +32,7 @@ export const DEFAULT_PATHS: HostPaths = {
   cniConf: '/etc/cni/net.d',
   cniBin: '/opt/cni/bin',
   run: '/run/ambit',
+  state: '/var/lib/ambit/agent',
 }
 
 export interface NodeTask {
@@ -211,7 +214,9 @@ function podSpec(task: NodeTask, node: string): unknown {
     ['cgroups', paths.cgroups, 'Directory'],
     ['cni-conf', paths.cniConf, 'DirectoryOrCreate'],
     ['cni-bin', paths.cniBin, 'DirectoryOrCreate'],
-    ...(writes ? [['run', paths.run, 'DirectoryOrCreate'] as const] : []),
+    ...(writes
+      ? [['run', paths.run, 'DirectoryOrCreate'] as const, ['state', paths.state, 'DirectoryOrCreate'] as const]
+      : []),
   ]
   return {
     // Not by way of the scheduler: every node is meant, whatever its taints.

@@ -66,6 +66,7 @@ const addUninstall = (program: Command, terminal: Terminal, exit: (code: number)
     .option('--dry-run', 'say what would be removed, and end', false)
     .option('--crds', 'the definitions that came with Ambit too, and with them every object of their kinds', false)
     .option('--nodes-only', 'webhook, agents and nodes only, as helm uninstall does before the rest', false)
+    .option('--made-only', 'what control made and wrote only, as helm uninstall does after the rest', false)
     .option('--image <image>', "what is run on the nodes (default: the agents' own)")
     .option('--timeout <s>', 'how long a node may take', seconds, 120)
     .addHelpText(

@@ -16,7 +16,7 @@ export function testTerminal(input = ''): TestTerminal {
     err: (text) => void (terminal.errors += text),
     confirm: (question) => {
       terminal.text += question
-      return Promise.resolve(/^y/.test(input))
+      return Promise.resolve(input.startsWith('y'))
     },
     read: () => Promise.resolve(input),
   }

@@ -12,7 +12,7 @@ import { listAll, openCluster, type ClusterPod, type ClusterSource } from '../me
 import type { MeshFlags } from '../mesh/flags.ts'
 import { pathsOf } from '../mesh/host-paths.ts'
 import { runOnNodes, type NodeOutcome } from '../mesh/node-jobs.ts'
-import { agentsOf, guardsOf, remainsOf, type Remain, type Step } from '../mesh/remains.ts'
+import { agentsOf, guardsOf, madeOf, remainsOf, type Remain, type Step } from '../mesh/remains.ts'
 import { requireCluster, type Place } from '../mesh/source.ts'
 import { plural } from '../print.ts'
 import { interruptible } from '../signals.ts'
@@ -25,6 +25,8 @@ export interface UninstallOptions extends MeshFlags {
   readonly crds: boolean
   /** The nodes, the agents and the webhook, and nothing else: what `helm uninstall` has done before it removes the rest. */
   readonly nodesOnly: boolean
+  /** What control made and wrote, and nothing else: what `helm uninstall` has done after it removed the rest. */
+  readonly madeOnly: boolean
   readonly image?: string
   readonly timeout: number
 }
@@ -50,6 +52,10 @@ async function run(
   signal: AbortSignal,
 ): Promise<number> {
   const { client, systemNamespace, where } = source
+  if (options.madeOnly) {
+    for (const step of await madeOf(client, systemNamespace)) await removeStep(client, step, systemNamespace, terminal)
+    return 0
+  }
   const agents = await agentDaemonSet(client, systemNamespace)
   const guards = await guardsOf(client)
   const release = agents?.metadata.labels?.['app.kubernetes.io/instance'] ?? 'ambit'

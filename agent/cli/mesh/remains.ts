@@ -59,26 +59,10 @@ export async function remainsOf(client: KubeClient, options: RemainsOptions): Pr
   const { systemNamespace: namespace, release, crds } = options
   const own = async (resource: Resource): Promise<Remain[]> =>
     find(client, resource, { labelSelector: PART_OF, ...(resource.namespaced ? { namespace } : {}) })
-  const named = (resource: Resource, name: string, within?: string): Promise<Remain[]> =>
-    find(client, resource, {
-      fieldSelector: `metadata.name=${name}`,
-      ...(within === undefined ? {} : { namespace: within }),
-    })
-  const made = (resource: Resource): Promise<Remain[]> =>
-    find(client, resource, { labelSelector: `${MANAGED_LABEL}=${MANAGED_BY}` })
   const kind = (name: string): Resource => CONFIG_KINDS.find((one) => one.kind === name)!
-  const steps: [string, Promise<Remain[]>[]][] = [
+  return await stepsOf([
     ['control', [own(DEPLOYMENTS), own(DISRUPTION_BUDGETS)]],
-    ['waypoints', [DEPLOYMENTS, AUTOSCALERS, DISRUPTION_BUDGETS, SERVICES, SERVICE_ACCOUNTS, CONFIG_MAPS].map(made)],
-    [
-      'what control wrote',
-      [
-        named(CONFIG_MAPS, 'ambit-root-cert'),
-        named(LEASES, 'ambit-control-leader', namespace),
-        named(SECRETS, 'ambit-ca', namespace),
-        named(SECRETS, 'ambit-webhook', namespace),
-      ],
-    ],
+    ...madeSteps(client, namespace),
     [
       'what the install made',
       [
@@ -100,11 +84,41 @@ export async function remainsOf(client: KubeClient, options: RemainsOptions): Pr
         find(client, SECRETS, { namespace, labelSelector: `owner=helm,name=${release}` }),
       ],
     ],
-    ...(crds ? [['definitions of kinds, with all their objects', [own(CRDS)]] as [string, Promise<Remain[]>[]]] : []),
+    ...(crds ? [['definitions of kinds, with all their objects', [own(CRDS)]] as Asked] : []),
+  ])
+}
+
+/** What control made and wrote, which helm knows nothing of. */
+export function madeOf(client: KubeClient, systemNamespace: string): Promise<Step[]> {
+  return stepsOf(madeSteps(client, systemNamespace))
+}
+
+type Asked = [what: string, parts: Promise<Remain[]>[]]
+
+function madeSteps(client: KubeClient, namespace: string): Asked[] {
+  const named = (resource: Resource, name: string, within?: string): Promise<Remain[]> =>
+    find(client, resource, {
+      fieldSelector: `metadata.name=${name}`,
+      ...(within === undefined ? {} : { namespace: within }),
+    })
+  const made = (resource: Resource): Promise<Remain[]> =>
+    find(client, resource, { labelSelector: `${MANAGED_LABEL}=${MANAGED_BY}` })
+  return [
+    ['waypoints', [DEPLOYMENTS, AUTOSCALERS, DISRUPTION_BUDGETS, SERVICES, SERVICE_ACCOUNTS, CONFIG_MAPS].map(made)],
+    [
+      'what control wrote',
+      [
+        named(CONFIG_MAPS, 'ambit-root-cert'),
+        named(LEASES, 'ambit-control-leader', namespace),
+        named(SECRETS, 'ambit-ca', namespace),
+        named(SECRETS, 'ambit-webhook', namespace),
+      ],
+    ],
   ]
-  return await Promise.all(
-    steps.map(async ([what, parts]) => ({ what, remains: unique((await Promise.all(parts)).flat()) })),
-  )
+}
+
+function stepsOf(asked: readonly Asked[]): Promise<Step[]> {
+  return Promise.all(asked.map(async ([what, parts]) => ({ what, remains: unique((await Promise.all(parts)).flat()) })))
 }
 
 /** What stands between people and the API server, and the agents themselves. */

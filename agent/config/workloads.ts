@@ -51,10 +51,13 @@ export function toWorkloads(context: Context, use: WaypointUse, memory: Memory):
  * ready: then those that still serve are better than none.
  */
 function keepTheLast(workloads: Workload[], leaving: readonly number[]): void {
-  const served = new Set(workloads.filter((one) => one.healthy).flatMap((one) => Object.keys(one.services)))
+  // Services that nobody is known to serve but those.
+  const alone = new Set(leaving.flatMap((at) => Object.keys((workloads[at] as Workload).services)))
+  for (const { healthy, services } of workloads) if (healthy) for (const service in services) alone.delete(service)
+  if (alone.size === 0) return
   for (const at of leaving) {
     const one = workloads[at] as Workload
-    if (Object.keys(one.services).some((service) => !served.has(service))) workloads[at] = { ...one, healthy: true }
+    if (Object.keys(one.services).some((service) => alone.has(service))) workloads[at] = { ...one, healthy: true }
   }
 }
 

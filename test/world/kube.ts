@@ -32,6 +32,11 @@ export async function openCluster(name: string, nodes: number, { image = false }
   }
 }
 
+/** The beginning of a kubectl command line, for what runs on while a test goes on. */
+export function kubectlLine({ sandbox }: Cluster): readonly string[] {
+  return [sandbox.kubectl, `--kubeconfig=${sandbox.layout.kubeconfig}`]
+}
+
 export function kubectl(program: string, kubeconfig: string, args: readonly string[], input?: string): Promise<Ran> {
   return run([program, `--kubeconfig=${kubeconfig}`, ...args], input === undefined ? {} : { input })
 }

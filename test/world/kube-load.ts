@@ -1,0 +1,170 @@
+// A steady load between pods of a real cluster: the same app and the same clients in a namespace of the mesh and in one outside,
+// so that what is lost can be told apart from what the app loses by itself. Must not live here: what is done to the cluster
+// meanwhile, expectations.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import type { LoadSummary } from '../../agent/sandbox/app/load.ts'
+import { kubectlLine, type Cluster } from './kube.ts'
+
+/** Requests a second of each client, and how many it has under way. */
+const RATE = 20
+const CONCURRENCY = 4
+/** A slow machine is slow: only what never comes is lost. Seconds. */
+const TIMEOUT = 30
+
+export interface Client {
+  readonly namespace: string
+  readonly pod: string
+  readonly container?: string
+  readonly url: string
+  readonly headers?: readonly string[]
+  /** A connection for each request; else they are kept alive. */
+  readonly close: boolean
+}
+
+/** Answers other than 200, and requests without one, by what they were. */
+export function failuresOf(sums: readonly LoadSummary[]): Readonly<Record<string, number>> {
+  const failures: Record<string, number> = {}
+  for (const { codes, errors } of sums)
+    for (const [what, count] of [...Object.entries(codes), ...Object.entries(errors)])
+      if (what !== '200') failures[what] = (failures[what] ?? 0) + count
+  return failures
+}
+
+export function total(counts: Readonly<Record<string, number>>): number {
+  return Object.values(counts).reduce((sum, count) => sum + count, 0)
+}
+
+/** Runs clients until `during` is over; their sums, in order. */
+export async function underLoad(
+  cluster: Cluster,
+  clients: readonly Client[],
+  during: () => Promise<unknown>,
+): Promise<readonly LoadSummary[]> {
+  const running = clients.map((client) => start(cluster, client))
+  try {
+    await Promise.all(running.map((one) => one.begun))
+    await during()
+  } finally {
+    for (const one of running) one.end()
+  }
+  return Promise.all(running.map((one) => one.sum))
+}
+
+interface Running {
+  /** It sends requests. */
+  readonly begun: Promise<void>
+  end(): void
+  readonly sum: Promise<LoadSummary>
+}
+
+/** The load runs in the pod until its standard input ends. */
+const SCRIPT =
+  'ambit=$1; shift; "$ambit" app load "$@" & load=$!; sleep 1; echo begun; read -r _; kill $load; wait $load'
+
+function start(cluster: Cluster, client: Client): Running {
+  const { namespace, pod, container, url, headers = [], close } = client
+  // prettier-ignore
+  const child = spawn(kubectlLine(cluster)[0]!, [
+    ...kubectlLine(cluster).slice(1), '-n', namespace, 'exec', '-i', pod, ...(container ? ['-c', container] : []), '--',
+    'sh', '-c', SCRIPT, 'sh', '/opt/ambit/agent/bin/ambit', url,
+    '-r', String(RATE), '-c', String(CONCURRENCY), '-d', '3600', '--timeout', String(TIMEOUT),
+    ...headers.flatMap((header) => ['-H', header]), ...(close ? ['--close'] : []),
+  ], { stdio: ['pipe', 'pipe', 'pipe'] })
+  const begun = Promise.withResolvers<void>()
+  let out = ''
+  let err = ''
+  child.stdin.on('error', () => undefined)
+  child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()))
+  child.stdout.on('data', (chunk: Buffer) => {
+    out += chunk.toString()
+    if (out.includes('begun')) begun.resolve()
+  })
+  const ended = async (): Promise<LoadSummary> => {
+    await once(child, 'close')
+    const line = out.split('\n').find((one) => one.startsWith('{'))
+    if (!line) throw new Error(`the load in ${namespace}/${pod} ended without a sum: ${out} ${err}`)
+    return JSON.parse(line) as LoadSummary
+  }
+  const sum = ended()
+  sum.catch((error: unknown) => begun.reject(error as Error))
+  return { begun: begun.promise, end: () => child.stdin.end(), sum }
+}
+
+/** The app, behind a service `app`, and a pod `load` on node-1 for its clients. */
+export function appAndClient(namespace: string, labels: Readonly<Record<string, string>>, replicas: number): string {
+  const image = 'ambit.local/ambit:0.1.0'
+  return JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'List',
+    items: [
+      { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace, labels } },
+      {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { name: 'app', namespace },
+        spec: { selector: { app: 'app' }, ports: [{ name: 'http', port: 80, targetPort: 8080 }] },
+      },
+      {
+        apiVersion: 'apps/v1',
+        kind: 'Deployment',
+        metadata: { name: 'app', namespace },
+        spec: {
+          replicas,
+          selector: { matchLabels: { app: 'app' } },
+          strategy: { rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
+          template: {
+            metadata: { labels: { app: 'app' } },
+            spec: {
+              topologySpreadConstraints: [
+                {
+                  maxSkew: 1,
+                  topologyKey: 'kubernetes.io/hostname',
+                  whenUnsatisfiable: 'ScheduleAnyway',
+                  labelSelector: { matchLabels: { app: 'app' } },
+                  matchLabelKeys: ['pod-template-hash'],
+                },
+              ],
+              containers: [
+                {
+                  name: 'app',
+                  image,
+                  args: ['app', 'echo'],
+                  // What every app that wants to lose nothing does: kube-proxy needs a moment to hear that it leaves.
+                  lifecycle: { preStop: { sleep: { seconds: 4 } } },
+                  readinessProbe: { httpGet: { path: '/', port: 8080 }, periodSeconds: 1, timeoutSeconds: 5 },
+                  resources: { requests: { cpu: '1m', memory: '32Mi' } },
+                },
+              ],
+            },
+          },
+        },
+      },
+      {
+        apiVersion: 'policy/v1',
+        kind: 'PodDisruptionBudget',
+        metadata: { name: 'app', namespace },
+        spec: { selector: { matchLabels: { app: 'app' } }, maxUnavailable: 1 },
+      },
+      {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'load', namespace },
+        spec: {
+          nodeName: 'node-1',
+          terminationGracePeriodSeconds: 0,
+          containers: [{ name: 'load', image, command: ['sleep', 'infinity'] }],
+        },
+      },
+    ],
+  })
+}
+
+export function waypointGateway(namespace: string, name: string): string {
+  return JSON.stringify({
+    apiVersion: 'gateway.networking.k8s.io/v1',
+    kind: 'Gateway',
+    metadata: { name, namespace },
+    spec: { gatewayClassName: 'ambit-waypoint', listeners: [{ name: 'mesh', port: 15008, protocol: 'HBONE' }] },
+  })
+}

@@ -4,6 +4,7 @@ import type { Clock, Timer } from '../base/clock.ts'
 import { AmbitError, messageOf } from '../base/errors.ts'
 import { joinHostPort, parseIp, splitHostPort } from '../base/ip.ts'
 import type { Logger } from '../base/log.ts'
+import { SYSTEM_NAMESPACE } from '../config/labels.ts'
 import { formatIdentity } from '../mesh/identity.ts'
 import type { Authority } from '../pki/authority.ts'
 import { caServiceDefinition, caServiceImplementation, type IssueRequest } from '../wire/ca-service.ts'
@@ -13,10 +14,11 @@ import { XdsServer } from '../wire/xds-server.ts'
 import type { ClientScope } from '../wire/xds-stream.ts'
 import type { Gather, Snapshot } from './gather/gather.ts'
 import { describeCaller, type Authenticator, type Caller } from './issue/authenticator.ts'
-import { authorizeIssue, authorizeStream } from './issue/authorize.ts'
+import { agentAccount, authorizeIssue, authorizeStream } from './issue/authorize.ts'
 import { Publisher } from './publish/publisher.ts'
 import { agentScope, WaypointScopes } from './publish/scope.ts'
 
+/** What every client knows control by, whatever namespace it runs in. */
 export const SERVER_NAME = 'control.ambit-system.svc'
 
 export interface ControlOptions {
@@ -26,6 +28,8 @@ export interface ControlOptions {
   readonly authenticator: Authenticator
   /** `HOST:PORT`, port 0 = any. */
   readonly listen: string
+  /** Where Ambit runs; default ambit-system. */
+  readonly systemNamespace?: string
   readonly clock: Clock
   readonly log: Logger
   /** Longest life of a workload certificate; default 86 400 s. */
@@ -62,7 +66,7 @@ export class Control {
       log,
       authenticate: ({ token }) => authenticator.authenticate(token),
       admit: (caller, node) => {
-        authorizeStream(caller, node, this.#known().translation)
+        authorizeStream(caller, node, this.#known().translation, agentAccount(options.systemNamespace))
         return node.type === 'agent' ? agentScope(caller.node) : this.#scopes.of(node.namespace, node.gateway ?? '')
       },
     })
@@ -75,7 +79,7 @@ export class Control {
     const { settings } = this.#known().translation
     const authority = await this.#options.openAuthority(settings.trustDomain)
     this.#authority = authority
-    const names = serverNames(listen, settings.clusterDomain)
+    const names = serverNames(listen, settings.clusterDomain, this.#options.systemNamespace)
     const certificate = await authority.serverCertificate(names, SERVER_CERTIFICATE_SECONDS)
     this.#server = await startControlServer({
       listen,
@@ -144,7 +148,12 @@ export class Control {
   async #issue(caller: Caller, request: IssueRequest): Promise<readonly string[]> {
     const { log, certificateSeconds = 86_400 } = this.#options
     try {
-      const identity = authorizeIssue(caller, request.impersonate, this.#known().translation)
+      const identity = authorizeIssue(
+        caller,
+        request.impersonate,
+        this.#known().translation,
+        agentAccount(this.#options.systemNamespace),
+      )
       if (!this.#authority) throw new AmbitError('CONTROL_UNAVAILABLE', 'control is starting')
       const wanted = request.validitySeconds > 0 ? request.validitySeconds : certificateSeconds
       const validitySeconds = Math.min(wanted, certificateSeconds)
@@ -187,8 +196,9 @@ export class Control {
 }
 
 /** The names clients know control by, and the address it listens on unless that is every address. */
-function serverNames(listen: string, clusterDomain: string): string[] {
-  const names = [SERVER_NAME, `${SERVER_NAME}.${clusterDomain}`]
+function serverNames(listen: string, clusterDomain: string, systemNamespace = SYSTEM_NAMESPACE): string[] {
+  const own = `control.${systemNamespace}.svc`
+  const names = [...new Set([SERVER_NAME, own])].flatMap((name) => [name, `${name}.${clusterDomain}`])
   const { host } = splitHostPort(listen) ?? { host: '' }
   const bytes = parseIp(host)
   if (bytes?.some((byte) => byte !== 0)) names.push(host)

@@ -21,7 +21,7 @@ import { TokenReviewAuthenticator } from './issue/token-review.ts'
 import { TrustBundles } from './issue/trust-bundle.ts'
 import { openKube, type Kube } from './kube.ts'
 import { inspectRoutes } from './inspect.ts'
-import { observe } from './observe.ts'
+import { observe, observeKube } from './observe.ts'
 import { observeWaypoints } from './operate/observe.ts'
 import { Operator } from './operate/operator.ts'
 import { controlCommand, type ControlFlags } from './options.ts'
@@ -76,11 +76,13 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
     openAuthority: (trustDomain) => open.authority(trustDomain),
     authenticator: open.authenticator,
     listen: flags.listen,
+    systemNamespace: flags.systemNamespace,
     clock,
     log,
     certificateSeconds: flags.certificateSeconds,
   })
   observe(control, metrics)
+  if (kube) observeKube(kube, metrics)
   const routes = { ...metricsRoutes(metrics), ...readyRoutes(readiness) }
   if (flags.metrics !== undefined) {
     const server = await openAdmin({ listen: flags.metrics, routes, localOnly: false, log })

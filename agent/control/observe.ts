@@ -3,6 +3,7 @@ import type { Metrics } from '../telemetry/exposition.ts'
 import { typeUrls } from '../wire/types.ts'
 import type { ResourceKind } from '../wire/contract.ts'
 import type { Control } from './control.ts'
+import type { Kube } from './kube.ts'
 
 /** Adds control's families to the program's metrics. */
 export function observe(control: Control, metrics: Metrics): void {
@@ -41,4 +42,36 @@ export function observe(control: Control, metrics: Metrics): void {
     issued.value = control.issued
     refused.value = control.refused
   })
+}
+
+/** What there is to say of following a cluster's API. */
+export function observeKube(kube: Kube, metrics: Metrics): void {
+  const gauge = (name: string, help: string, labels: readonly string[] = []) => metrics.gauge({ name, help, labels })
+  const counter = (name: string, help: string, labels: readonly string[] = []) =>
+    metrics.counter({ name, help, labels })
+  const leads = gauge('ambit_control_leads', '1 on the replica that writes to the cluster.').with()
+  const stale = gauge('ambit_control_api_stale_kinds', 'Kinds of which nothing new is heard.').with()
+  const objects = gauge('ambit_control_api_objects', 'Objects held, by kind.', ['kind'])
+  const requests = counter('ambit_control_api_requests_total', 'Requests to the API server, by outcome.', ['outcome'])
+  const lists = counter('ambit_control_api_lists_total', 'Kinds listed anew.').with()
+  const read = counter('ambit_control_objects_read_total', 'Objects read because they were new or changed.').with()
+  const translations = counter('ambit_control_translations_total', 'Translations of the configuration.').with()
+  const duration = gauge('ambit_control_translate_seconds', 'Time the last one took, until it was published.').with()
+  metrics.beforeScrape(() => {
+    const { leader, client, gather } = kube
+    leads.value = leader.leads ? 1 : 0
+    stale.value = kube.objects.problems.length
+    // Two groups have a kind Gateway.
+    for (const resource of kube.objects.kinds)
+      objects.with([[resource.plural, resource.group].filter(Boolean).join('.')]).value = kube.objects.size(resource)
+    for (const [outcome, count] of Object.entries(outcomesOf(client.counts))) requests.with([outcome]).value = count
+    lists.value = kube.objects.counts.lists
+    read.value = gather.counts.read
+    translations.value = gather.counts.translations
+    duration.value = gather.translateMs / 1_000
+  })
+}
+
+function outcomesOf({ requests, throttled, refused, failed }: Kube['client']['counts']): Record<string, number> {
+  return { answered: requests - throttled - refused - failed, throttled, refused, failed }
 }

@@ -242,6 +242,23 @@ describe('following a kind', () => {
     expect(told).toEqual(['set shop/a', 'delete shop/a'])
   })
 
+  it('follows a kind in the version that is served, of those that say the same', async () => {
+    const versions: string[] = []
+    player.answer = (asked, to) => {
+      const version = asked.path.split('/')[2] as string
+      if (asked.query['watch']) stream(to)
+      else versions.push(version)
+      if (version !== 'v1alpha1') return refuse(to, 404, 'page not found')
+      if (!asked.query['watch']) reply(to, page([pod('a', '1')], '1'))
+    }
+    follow({ otherVersions: ['v1beta1', 'v1alpha1'] })
+    await reflector.synced
+    expect(versions).toEqual(['v1', 'v1beta1', 'v1alpha1'])
+    expect(names()).toEqual(['a'])
+    // None of it took time: nobody waits for what is there.
+    expect(player.clock.now()).toBe(0)
+  })
+
   it('believes a server that was restored to an older state', async () => {
     let send: ReturnType<typeof stream> | undefined
     play({

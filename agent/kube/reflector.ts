@@ -8,7 +8,7 @@ import type { Logger } from '../base/log.ts'
 import type { KubeClient } from './client.ts'
 import { KubeError } from './errors.ts'
 import { list } from './list.ts'
-import { isOlder, keyOf, pathOf, type KubeObject } from './resource.ts'
+import { isOlder, keyOf, pathOf, type KubeObject, type Resource } from './resource.ts'
 import { same } from './same.ts'
 import { watch, type Scope, type WatchEvent } from './watch.ts'
 
@@ -17,6 +17,8 @@ export interface ReflectorOptions<T> extends Scope {
   readonly log: Logger
   /** What is kept of an object; undefined: it is none of ours. */
   readonly project: (object: KubeObject) => T | undefined
+  /** Where the server does not serve the resource's version, these are tried in turn. */
+  readonly otherVersions?: readonly string[]
   readonly clock?: Clock
   /** In [0,1). */
   readonly random?: () => number
@@ -64,11 +66,15 @@ export class Reflector<T> {
   #problem: KubeError | undefined
   #heard = -Infinity
   #failuresInARow = 0
+  /** In the version that is served, as far as one is. */
+  #resource: Resource
+  #notServedInARow = 0
   /** For metrics. */
   readonly counts = { lists: 0, watches: 0, events: 0, bookmarks: 0, gone: 0, failures: 0 }
 
   constructor(options: ReflectorOptions<T>) {
     this.#options = options
+    this.#resource = options.resource
     this.#clock = options.clock ?? systemClock
     this.#random = options.random ?? Math.random
     this.#backoff = new Backoff({ ...BACKOFF, random: this.#random })
@@ -146,7 +152,7 @@ export class Reflector<T> {
     this.counts.failures++
     if (problem.status === 404) {
       this.#version = undefined
-      return this.#absent(problem)
+      return this.#otherVersion() ? undefined : this.#absent(problem)
     }
     // Once for each reason: it is tried again until it works.
     if (this.#problem?.code !== problem.code) {
@@ -161,6 +167,17 @@ export class Reflector<T> {
     // Perhaps it is the place that we want to go on from; a list is always possible.
     if (++this.#failuresInARow % RELIST_AFTER === 0) this.#version = undefined
     await this.#pause(Math.max(problem.retryAfterMs ?? 0, this.#backoff.next()))
+  }
+
+  /** Goes on to the next version that may be served; false when all were tried. */
+  #otherVersion(): boolean {
+    const { resource, otherVersions = [] } = this.#options
+    const versions = [resource.version, ...otherVersions]
+    const at = (versions.indexOf(this.#resource.version) + 1) % versions.length
+    this.#resource = { ...resource, version: versions[at] as string }
+    if (++this.#notServedInARow < versions.length) return true
+    this.#notServedInARow = 0
+    return false
   }
 
   /**
@@ -186,6 +203,7 @@ export class Reflector<T> {
     this.counts.lists++
     const version = await list(this.#options.client, {
       ...this.#options,
+      resource: this.#resource,
       pageSize: this.#options.pageSize ?? 500,
       signal: this.#stop.signal,
       onPage: (items) => {
@@ -218,6 +236,7 @@ export class Reflector<T> {
     try {
       await watch(this.#options.client, {
         ...this.#options,
+        resource: this.#resource,
         resourceVersion,
         // Not all at once.
         timeoutSeconds: Math.ceil(watchSeconds * (1 + this.#random())),
@@ -243,6 +262,7 @@ export class Reflector<T> {
     this.#heard = this.#clock.monotonic()
     this.#absentSince = undefined
     this.#failuresInARow = 0
+    this.#notServedInARow = 0
     if (!this.#problem) return
     this.#problem = undefined
     const { onProblem, log, resource, namespace } = this.#options

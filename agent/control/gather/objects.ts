@@ -4,6 +4,7 @@
 import type { Clock, Timer } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
+import { findKind } from '../../config/kinds.ts'
 import { meshConfigMaps } from '../../config/mesh-config.ts'
 import type { KubeClient } from '../../kube/client.ts'
 import type { KubeError } from '../../kube/errors.ts'
@@ -18,7 +19,7 @@ import {
   SERVICES,
 } from '../../kube/mesh-kinds.ts'
 import { Reflector, type Change } from '../../kube/reflector.ts'
-import { keyOf, type KubeObject, type Resource } from '../../kube/resource.ts'
+import { apiVersionOf, keyOf, type KubeObject, type Resource } from '../../kube/resource.ts'
 import type { Scope } from '../../kube/watch.ts'
 
 /** What is held, by kind; the objects are projections (kube/mesh-kinds.ts). */
@@ -83,6 +84,7 @@ export class Objects implements ObjectView {
         clock,
         log,
         project: projectionOf(scope.resource),
+        otherVersions: otherVersions(scope.resource),
         onProblem: () => this.#tellSoon(),
       }),
     }))
@@ -207,4 +209,10 @@ export class Objects implements ObjectView {
       this.#tellWaiting()
     })
   }
+}
+
+/** Older CRDs serve the same fields under older versions; not to look there would be not to see a policy that is there. */
+function otherVersions(resource: Resource): readonly string[] {
+  const found = findKind(apiVersionOf(resource), resource.kind)
+  return found.type === 'known' ? found.definition.versions.filter((version) => version !== resource.version) : []
 }

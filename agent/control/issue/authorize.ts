@@ -1,25 +1,33 @@
 // Who may have what from control: an agent acts for pods that run on its node now, a waypoint for itself. Pure: caller,
 // request and configuration in, identity or refusal out. Must not live here: tokens (jwt.ts), certificates (pki/).
 import { AmbitError } from '../../base/errors.ts'
+import { SYSTEM_NAMESPACE } from '../../config/labels.ts'
 import type { Translation, WaypointGateway } from '../../config/translation.ts'
 import { formatIdentity, parseIdentity, sameIdentity, type Identity } from '../../mesh/identity.ts'
 import type { ClientNode } from '../../wire/contract.ts'
 import { describeCaller, type Caller } from './authenticator.ts'
 
 /** `namespace/serviceAccount` of agents, as the chart and the sandbox create it. */
-export const AGENT_ACCOUNT = 'ambit-system/ambit-agent'
+export function agentAccount(systemNamespace = SYSTEM_NAMESPACE): string {
+  return `${systemNamespace}/ambit-agent`
+}
 
-export function isAgent(caller: Caller): boolean {
-  return `${caller.namespace}/${caller.serviceAccount}` === AGENT_ACCOUNT
+export function isAgent(caller: Caller, account = agentAccount()): boolean {
+  return `${caller.namespace}/${caller.serviceAccount}` === account
 }
 
 /** The identity a certificate may be issued for. Throws CONTROL_DENIED naming the reason, CONTROL_BAD_REQUEST. */
-export function authorizeIssue(caller: Caller, impersonate: string, translation: Translation): Identity {
+export function authorizeIssue(
+  caller: Caller,
+  impersonate: string,
+  translation: Translation,
+  account = agentAccount(),
+): Identity {
   const { trustDomain } = translation.settings
-  if (isAgent(caller)) return authorizeAgent(caller, impersonate, translation)
+  if (isAgent(caller, account)) return authorizeAgent(caller, impersonate, translation)
   const own: Identity = { trustDomain, namespace: caller.namespace, serviceAccount: caller.serviceAccount }
   if (impersonate !== '' && !sameIdentity(parse(impersonate), own)) {
-    throw denied(caller, impersonate, `only an agent (${AGENT_ACCOUNT}) may ask for the identity of another`)
+    throw denied(caller, impersonate, `only an agent (${account}) may ask for the identity of another`)
   }
   if (!waypointsOf(caller, translation).length) {
     throw denied(caller, formatIdentity(own), 'no waypoint Gateway runs as this service account')
@@ -28,10 +36,15 @@ export function authorizeIssue(caller: Caller, impersonate: string, translation:
 }
 
 /** Whether this caller may have a configuration stream as what it says it is. Throws CONTROL_DENIED. */
-export function authorizeStream(caller: Caller, node: ClientNode, translation: Translation): void {
+export function authorizeStream(
+  caller: Caller,
+  node: ClientNode,
+  translation: Translation,
+  account = agentAccount(),
+): void {
   if (node.type === 'agent') {
-    if (!isAgent(caller)) {
-      throw refused(`${describeCaller(caller)} may not have an agent's configuration: it is not ${AGENT_ACCOUNT}`)
+    if (!isAgent(caller, account)) {
+      throw refused(`${describeCaller(caller)} may not have an agent's configuration: it is not ${account}`)
     }
     if (caller.node === '') throw refused(`the token of ${describeCaller(caller)} is not bound to a node`)
     if (caller.node !== node.node) {

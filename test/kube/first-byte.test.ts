@@ -7,13 +7,15 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Capture } from '../../agent/sandbox/capture.ts'
 import { BUILD_MS, openCluster, tell } from '../world/kube.ts'
 import { KubeMesh } from '../world/kube-mesh.ts'
-import { eventually, uniqueName } from '../world/sandbox.ts'
+import { uniqueName } from '../world/sandbox.ts'
 
 /** How many pods dial out as their first act. */
 const PODS = 200
 /** Of these at one time: a node takes 200 pods, some are there already, and those that ended go a little later. */
 const AT_ONCE = 120
 const PORT = 8080
+/** A pod takes half a second of processor; the machine may have others to serve. */
+const LIMIT_MS = 400_000
 
 let mesh: KubeMesh
 let server: string
@@ -89,14 +91,14 @@ async function dial(namespace: string, mark: string, pods: number): Promise<numb
   interface Status {
     readonly status: { readonly succeeded?: number; readonly failed?: number }
   }
-  return (await eventually(
-    `${pods} pods have ended`,
-    async () => {
-      const { succeeded = 0, failed = 0 } = (await mesh.get<Status>(`job -n ${namespace} first`)).status
-      return succeeded + failed === pods ? { succeeded } : undefined
-    },
-    240_000,
-  ))!.succeeded
+  const until = performance.now() + LIMIT_MS
+  for (;;) {
+    const { succeeded = 0, failed = 0 } = (await mesh.get<Status>(`job -n ${namespace} first`)).status
+    if (succeeded + failed === pods) return succeeded
+    if (performance.now() > until) throw new Error(`${succeeded} pods were answered, ${failed} not, and no more ended`)
+    // Each question is a process, and this machine has enough to do.
+    await new Promise((resolve) => setTimeout(resolve, 2_000))
+  }
 }
 
 /** Segments to or from a port in a capture of Ethernet and IPv4: any at all, with bytes of an app or without. */
@@ -120,15 +122,19 @@ it('is seen by this test where the pod is not in the mesh', async () => {
   expect(segments(capture.file, PORT)).toBeGreaterThan(3 * 5)
 }, 60_000)
 
-it(`never sends a byte in the clear, ${PODS} times, and is answered each time`, async () => {
-  const capture = await Capture.start(folder, mesh.node('node-1').node, '-shop')
-  const began = performance.now()
-  const succeeded = await dial('shop', 'secret-mark', PODS)
-  tell(`${PODS} pods in ${((performance.now() - began) / 1000).toFixed(0)} s`)
-  await capture.stop()
-  expect(capture.count('secret-mark')).toBe(0)
-  expect(segments(capture.file, PORT)).toBe(0)
-  // Each request and each answer is one at least.
-  expect(capture.tlsRecords()).toBeGreaterThan(2 * PODS)
-  expect(succeeded).toBe(PODS)
-}, 300_000)
+it(
+  `never sends a byte in the clear, ${PODS} times, and is answered each time`,
+  async () => {
+    const capture = await Capture.start(folder, mesh.node('node-1').node, '-shop')
+    const began = performance.now()
+    const succeeded = await dial('shop', 'secret-mark', PODS)
+    tell(`${PODS} pods in ${((performance.now() - began) / 1000).toFixed(0)} s`)
+    await capture.stop()
+    expect(capture.count('secret-mark')).toBe(0)
+    expect(segments(capture.file, PORT)).toBe(0)
+    // Each request and each answer is one at least.
+    expect(capture.tlsRecords()).toBeGreaterThan(2 * PODS)
+    expect(succeeded).toBe(PODS)
+  },
+  LIMIT_MS + 30_000,
+)

@@ -341,6 +341,25 @@ describe('enrolment', () => {
     expect(enrollment.missing()).toEqual([])
   })
 
+  it('does not look for a pod that has just ended, until it is told of again', async () => {
+    const enrollment = await start()
+    const pods = [folder.pod('removed'), folder.pod('gone')] as const
+    for (const pod of pods) {
+      mesh?.setPod(nodePodFor(pod))
+      await enrollment.add(pod)
+    }
+    await enrollment.del(pods[0].uid)
+    rmSync(pods[1].netns)
+    clock.advance(10_000)
+    await enrollment.settled()
+    expect(enrollment.list()).toEqual([])
+    expect(looks).toEqual([])
+    for (const pod of pods) mesh?.setPod(nodePodFor(pod))
+    enrollment.changed()
+    await enrollment.settled()
+    expect(looks).toEqual([['uid-removed', 'uid-gone']])
+  })
+
   it('keeps a pod captured that was deleted by force and still runs', async () => {
     const enrollment = await start()
     const pod = folder.pod('web', { namespace: 'plain' })

@@ -135,6 +135,7 @@ class Driver implements Enrollment {
     const known = this.#registry.remove(uid)
     if (!known && !this.#captured.has(uid) && !this.#options.redirect.enrolled().includes(uid)) return false
     this.#released.add(uid)
+    this.#finder.ended(uid)
     this.#forgive(uid)
     this.changed()
     if (!(await this.#until(() => !this.#released.has(uid) || this.#failures.has(uid)))) throw undecided()
@@ -238,7 +239,10 @@ class Driver implements Enrollment {
     try {
       if (step.do === 'enroll') await this.#enroll(step.pod)
       else if (step.do === 'unenroll') await this.#unenroll(uid, step.pod)
-      else this.#registry.remove(uid)
+      else {
+        this.#registry.remove(uid)
+        this.#finder.ended(uid)
+      }
       this.#forgive(uid)
       log.info({ uid, reason: step.reason }, `pod: ${step.do}`)
     } catch (error) {

@@ -47,6 +47,8 @@ export class Finder {
   readonly #options: FinderOptions
   /** By metadata.uid. */
   readonly #searches = new Map<string, Search>()
+  /** Whose network went: control hears of that later. */
+  readonly #ended = new WeakSet<NodePod>()
   #running: Promise<void> | undefined
 
   constructor(options: FinderOptions) {
@@ -59,6 +61,12 @@ export class Finder {
     const due = this.#due()
     if (due.length === 0) return
     this.#running = this.#find(due).finally(() => (this.#running = undefined))
+  }
+
+  /** The pod's network is gone: it is not looked for until something else is told of it. */
+  ended(uid: string): void {
+    const pod = this.#options.view()?.pod(uid)
+    if (pod) this.#ended.add(pod)
   }
 
   /** Resolves when no look is running. */
@@ -101,6 +109,7 @@ export class Finder {
       (pod) =>
         pod.enrolment === 'enrolled' &&
         pod.addresses.length > 0 &&
+        !this.#ended.has(pod) &&
         !exempt.includes(pod.namespace) &&
         !known.has(pod.kubeletUid) &&
         !bySandbox.has(`${pod.namespace}/${pod.name}`),

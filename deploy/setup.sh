@@ -24,7 +24,7 @@ kubernetes="containerd runc containernetworking-plugins busybox-static openssl"
 command -v go >/dev/null 2>&1 || kubernetes="$kubernetes python3-pip"
 case "${1:-}" in
 --kubernetes) packages="$packages $kubernetes" ;;
---test) packages="$packages containernetworking-plugins curl netcat-openbsd jq openssl libssl-dev prometheus" ;;
+--test) packages="$packages containernetworking-plugins curl netcat-openbsd jq openssl libssl-dev prometheus zsh fish" ;;
 --bench) packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy python3-pip" ;;
 '') ;;
 *) fail "unknown option '$1'" "deploy/setup.sh [--kubernetes|--test|--bench]" ;;

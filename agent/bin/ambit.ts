@@ -8,6 +8,7 @@ const PROGRAMS: Readonly<Record<string, string>> = {
   control: '../control/main.ts',
   sandbox: '../sandbox/main.ts',
   app: '../sandbox/app/main.ts',
+  completion: './completion.ts',
 }
 
 const [program, ...rest] = process.argv.slice(2)

@@ -18,6 +18,7 @@ Programs:
   control    watches configuration, issues certificates
   sandbox    the whole mesh on this machine
   app        sample workloads: echo, load
+  completion scripts for bash, zsh and fish
 
 As a plugin of kubectl (put agent/bin into the PATH): kubectl ambit status
 

@@ -47,10 +47,8 @@ Environment:
   AMBIT_FEATURES_OFF    kernel features to treat as missing, by name, separated by commas
 `
 
-/** The flags, or the exit code when there is nothing to start (help, or a wrong flag, which has been printed). */
-export function parseFlags(argv: readonly string[]): AgentFlags | number {
-  // Taking it off a node, or looking whether it could run, needs none of what running it does.
-  const other = argv.includes('--uninstall') || argv.includes('--probe')
+/** Its definition; `other`: for taking it off a node, or looking whether it could run, which need none of what running it does. */
+export function agentCommand(other = false): Command {
   const command = new Command('ambit agent').description(
     'Captures the pods of this node and carries their traffic over mutual TLS.',
   )
@@ -89,7 +87,12 @@ export function parseFlags(argv: readonly string[]): AgentFlags | number {
   const looks =
     'say as JSON whether an agent could run here, change nothing, and end: exit 1 if not (--pin-root, --cni-*)'
   command.option('--probe', looks, false)
-  command.addHelpText('after', EXAMPLE).exitOverride()
+  return command.addHelpText('after', EXAMPLE).exitOverride()
+}
+
+/** The flags, or the exit code when there is nothing to start (help, or a wrong flag, which has been printed). */
+export function parseFlags(argv: readonly string[]): AgentFlags | number {
+  const command = agentCommand(argv.includes('--uninstall') || argv.includes('--probe'))
   try {
     command.parse([...argv], { from: 'user' })
     const { cniConfDir, cniBinDir, uninstall, probe } = command.opts<AgentFlags>()

@@ -15,7 +15,8 @@ function whole(low: number, high: number): (text: string) => number {
 /** The sandbox commands mean when none is named. */
 const DEFAULT_NAME = process.env['AMBIT_SANDBOX'] ?? 'default'
 
-function program(exit: (code: number) => void): Command {
+/** Its definition. */
+export function sandboxCommand(exit: (code: number) => void): Command {
   const sandbox = new Command('ambit sandbox')
     .description(
       'The whole mesh on this machine: nodes and pods are network namespaces, configuration is a folder of YAML.',
@@ -136,7 +137,7 @@ Example:
 export async function main(argv: string[]): Promise<number> {
   let code = 0
   try {
-    await program((value) => (code = value)).parseAsync(argv.length === 0 ? ['--help'] : argv, { from: 'user' })
+    await sandboxCommand((value) => (code = value)).parseAsync(argv.length === 0 ? ['--help'] : argv, { from: 'user' })
     return code
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode

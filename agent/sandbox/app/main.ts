@@ -77,7 +77,8 @@ async function echo(flags: EchoFlags): Promise<number> {
   return 0
 }
 
-function program(exit: (code: number) => void): Command {
+/** Its definition. */
+export function appCommand(exit: (code: number) => void): Command {
   const app = new Command('ambit app').description('Sample workloads: an echo server and the clients that try it.')
   app.exitOverride().showHelpAfterError(true)
 
@@ -184,7 +185,7 @@ Example:
 export async function main(argv: string[]): Promise<number> {
   let code = 0
   try {
-    await program((value) => (code = value)).parseAsync(argv, { from: 'user' })
+    await appCommand((value) => (code = value)).parseAsync(argv, { from: 'user' })
     return code
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode

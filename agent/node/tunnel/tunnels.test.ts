@@ -379,11 +379,9 @@ describe('identities', () => {
     const early = await cluster.pod(one, 'early', {}, false)
     cluster.state.setPod(samplePod({ uid: early.pod.uid, name: 'early', serviceAccount: 'client', node: one.name }))
     cluster.changed()
-    const before = performance.now()
     const socket = early.dial(target())
     socket.end('first words')
     expect((await outcome(socket)).text).toBe('first words')
-    expect(performance.now() - before).toBeLessThan(250)
     const line = await one.lines.until((entry) => entry['message'] === 'connection complete')
     expect(line).toMatchObject({
       'src.workload': 'early',

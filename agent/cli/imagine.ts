@@ -78,7 +78,7 @@ export function imagine(set: ResourceSet): Imagined {
       make(podOf({ namespace, name: `${name}-assumed` }, labels, spec, podAddress(), name), one)
     }
   }
-  return { set: { resources, denials: set.denials }, assumed }
+  return { set: { ...set, resources }, assumed }
 }
 
 function is<Body>(resource: Resource, definition: { group: string; kind: string }): resource is Resource<Body> {

@@ -86,6 +86,9 @@ class Forwarded extends Duplex {
     super({ allowHalfOpen: false })
     this.#socket = socket
     let said = ''
+    // Until somebody reads: what came before that would be nobody's, an error nobody's to catch.
+    socket.pause()
+    this.on('error', () => undefined)
     socket.binaryType = 'nodebuffer'
     socket.on('message', (message: Buffer) => {
       const channel = message[0] ?? 0
@@ -144,6 +147,9 @@ export async function askPod(
   ).unref()
   try {
     return await new Promise<PodAnswer>((resolve, reject) => {
+      // What the connection failed of, where the request only sees that it ended.
+      connection.on('error', reject)
+      if (connection.errored) throw connection.errored
       const asked = request({
         createConnection: () => connection,
         method,
@@ -151,8 +157,6 @@ export async function askPod(
         headers: { host: 'localhost', connection: 'close' },
       })
       asked.on('error', reject)
-      // What the connection failed of, where the request only sees that it ended.
-      connection.on('error', reject)
       asked.on('response', (response) => {
         bodyOf(response).then((body) => resolve({ status: response.statusCode ?? 0, body }), reject)
       })

@@ -6,6 +6,7 @@ import { CONFIG_KINDS, CONFIG_MAPS, DEPLOYMENTS, NODES } from '../../kube/mesh-k
 import { read } from '../../kube/apply.ts'
 import type { KubeObject, Resource } from '../../kube/resource.ts'
 import { listAll } from '../mesh/cluster.ts'
+import { readVersions } from '../mesh/resources.ts'
 import { error, ok, some, warning, type Finding } from './finding.ts'
 
 /** Tokens tell the node of their pod since then (KEP 4193), by which an agent is known to be on it. */
@@ -82,30 +83,17 @@ interface ApiGroup {
   readonly versions?: readonly { readonly version: string }[]
 }
 
-/** Kinds that people write for the mesh: there in the version that is read, or not there at all before the install. */
+/** Kinds that people write for the mesh: there in a version that is read, or not there at all before the install. */
 export async function kindFindings(client: KubeClient, installed: boolean): Promise<Finding[]> {
-  const served = new Map<string, Set<string>>()
-  const versions = new Map<string, readonly string[]>()
-  for (const { group, version } of CONFIG_KINDS) {
-    const key = `${group}/${version}`
-    if (served.has(key)) continue
-    const list = await orNothing(() =>
-      client.ask<{ resources: readonly { kind: string }[] }>({ path: `/apis/${group}/${version}` }),
-    )
-    served.set(key, new Set(list?.resources.map(({ kind }) => kind)))
-    const of = await orNothing(() => client.ask<ApiGroup>({ path: `/apis/${group}` }))
-    versions.set(group, of?.versions?.map((one) => one.version) ?? [])
-  }
-  const missing = CONFIG_KINDS.filter(({ group, version, kind }) => !served.get(`${group}/${version}`)?.has(kind))
-  const older = missing.filter(({ group, version }) => {
-    const all = versions.get(group) ?? []
-    return all.length > 0 && !all.includes(version)
-  })
-  const found = older.map(({ group, version, plural }) =>
+  const served = await servedVersions(client, new Set(CONFIG_KINDS.map(({ group }) => group)))
+  const versions = ({ group, kind }: Resource): readonly string[] => served.get(`${group}/${kind}`) ?? []
+  const missing = CONFIG_KINDS.filter((one) => !readVersions(one).some((version) => versions(one).includes(version)))
+  const older = missing.filter((one) => versions(one).length > 0)
+  const found = older.map((one) =>
     error(
       'CHECK_KIND_OLDER',
-      `crd/${plural}.${group}`,
-      `The cluster has ${group} in ${versions.get(group)?.join(', ')}; ${version} is read.`,
+      `crd/${one.plural}.${one.group}`,
+      `The cluster has it in ${versions(one).join(', ')}; ${readVersions(one).join(', ')} is read.`,
       'Definitions that are there already are left alone: renew those of Istio or the Gateway API.',
     ),
   )
@@ -132,6 +120,25 @@ export async function kindFindings(client: KubeClient, installed: boolean): Prom
       ),
     )
   return found
+}
+
+/** `group/kind` → the versions it is served in, by the server's own discovery, which everybody may read. */
+async function servedVersions(
+  client: KubeClient,
+  groups: ReadonlySet<string>,
+): Promise<ReadonlyMap<string, readonly string[]>> {
+  const served = new Map<string, string[]>()
+  for (const group of groups) {
+    const { versions = [] } = (await orNothing(() => client.ask<ApiGroup>({ path: `/apis/${group}` }))) ?? {}
+    for (const { version } of versions) {
+      const list = await orNothing(() =>
+        client.ask<{ resources: readonly { kind: string }[] }>({ path: `/apis/${group}/${version}` }),
+      )
+      for (const kind of new Set(list?.resources.map((one) => one.kind)))
+        served.set(`${group}/${kind}`, [...(served.get(`${group}/${kind}`) ?? []), version])
+    }
+  }
+  return served
 }
 
 /** What helm install does, as who asks. `''`: in Ambit's namespace. */

@@ -255,8 +255,7 @@ export async function enrolmentFindings(
   systemNamespace: string,
   reports: Reports,
 ): Promise<{ readonly findings: Finding[]; readonly translation: Translation }> {
-  const set = resourcesOf(await loadCluster(client, systemNamespace))
-  const translation = translate(set)
+  const translation = translate({ ...resourcesOf(await loadCluster(client, systemNamespace)), systemNamespace })
   const known = new Set(
     reports.agents.flatMap(({ status }) => status?.pods.map((pod) => `${pod.namespace}/${pod.name}`) ?? []),
   )

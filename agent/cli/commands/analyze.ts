@@ -21,8 +21,8 @@ export interface Analysis {
 }
 
 /** Everything there is to say about what was loaded. */
-export function analysisOf(loaded: Loaded): Analysis {
-  const set = resourcesOf(loaded)
+export function analysisOf(loaded: Loaded, systemNamespace?: string): Analysis {
+  const set = { ...resourcesOf(loaded), ...(systemNamespace === undefined ? {} : { systemNamespace }) }
   const problems = sortProblems([...set.problems, ...translate(set).problems])
   return { resources: set.resources.length + set.denials.length, problems }
 }
@@ -35,8 +35,8 @@ export async function analyze(
   place: Place = {},
 ): Promise<number> {
   const format = parseFormat(options.output)
-  const { loaded, namespace } = await load(paths, options, terminal, place)
-  const analysis = analysisOf(loaded)
+  const { loaded, namespace, systemNamespace } = await load(paths, options, terminal, place)
+  const analysis = analysisOf(loaded, systemNamespace)
   const { resources } = analysis
   const problems =
     options.allNamespaces || namespace === undefined

@@ -7,7 +7,7 @@ import { findSource, findTarget, parseHeaders, type HttpRequest } from '../expla
 import { renderExplanation } from '../explain/text.ts'
 import { worldOf } from '../explain/world.ts'
 import type { MeshFlags } from '../mesh/flags.ts'
-import { readResources } from '../mesh/resources.ts'
+import { readResources, type Resources } from '../mesh/resources.ts'
 import type { Place } from '../mesh/source.ts'
 import { parseFormat, plural, structured } from '../print.ts'
 import type { Terminal } from '../terminal.ts'
@@ -25,9 +25,9 @@ export interface ExplainOptions extends MeshFlags {
 /** Runs the command; 0 whenever there is an explanation, whatever it says. */
 export async function explain(options: ExplainOptions, terminal: Terminal, place: Place = {}): Promise<number> {
   const format = parseFormat(options.output)
-  const { loaded } =
+  const { loaded, systemNamespace }: Resources =
     options.configDir.length > 0 ? { loaded: loadPaths(options.configDir) } : await readResources(options, place)
-  const world = worldOf(loaded)
+  const world = worldOf(loaded, systemNamespace)
   const source = findSource(world.state, inNamespace(options.source, options.namespace))
   const target = findTarget(world.state, options.destination, source)
   const { headers, host } = parseHeaders(options.header)

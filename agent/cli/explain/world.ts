@@ -21,9 +21,9 @@ export interface World {
 }
 
 /** Builds the state from what was loaded. */
-export function worldOf(loaded: Loaded): World {
+export function worldOf(loaded: Loaded, systemNamespace?: string): World {
   const written = resourcesOf(loaded)
-  const imagined = imagine(written)
+  const imagined = imagine({ ...written, ...(systemNamespace === undefined ? {} : { systemNamespace }) })
   const translation = translate(imagined.set)
   return {
     state: stateOf(translation),

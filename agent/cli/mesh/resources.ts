@@ -2,7 +2,9 @@
 // Must not live here: reading files (config/), what they mean (commands/, explain/).
 import { AmbitError } from '../../base/errors.ts'
 import { loadPaths, type Loaded, type LoadedFile } from '../../config/folder.ts'
+import { findKind } from '../../config/kinds.ts'
 import { parseObject } from '../../config/load.ts'
+import { meshConfigMaps } from '../../config/mesh-config.ts'
 import type { Problem } from '../../config/problem.ts'
 import type { KubeClient } from '../../kube/client.ts'
 import {
@@ -15,7 +17,7 @@ import {
   projectionOf,
   SERVICES,
 } from '../../kube/mesh-kinds.ts'
-import type { KubeObject } from '../../kube/resource.ts'
+import { apiVersionOf, type KubeObject, type Resource } from '../../kube/resource.ts'
 import type { Scope } from '../../kube/watch.ts'
 import { RUN_ROOT, runningConfig } from '../running.ts'
 import { listAll, openCluster } from './cluster.ts'
@@ -26,6 +28,8 @@ export interface Resources {
   readonly loaded: Loaded
   /** Of a cluster: what `-n` or the context says. */
   readonly namespace?: string
+  /** Of a cluster: where Ambit is. */
+  readonly systemNamespace?: string
 }
 
 /** Where these flags lead. Throws CLI_SANDBOX_MISSING, CLI_SANDBOX_AMBIGUOUS, KUBE_*. */
@@ -35,7 +39,8 @@ export async function readResources(flags: MeshFlags, place: Place = {}): Promis
   if (!cluster) return { loaded: loadPaths(runningConfig(flags.name, runRoot)) }
   const source = await openCluster(cluster)
   try {
-    return { loaded: await loadCluster(source.client, flags.systemNamespace), namespace: source.namespace }
+    const { client, namespace, systemNamespace } = source
+    return { loaded: await loadCluster(client, systemNamespace), namespace, systemNamespace }
   } finally {
     source.close()
   }
@@ -49,11 +54,33 @@ function runs(name: string | undefined, runRoot: string): boolean {
   }
 }
 
+/** Versions in which a kind is read: the newest, then those that older definitions serve with the same fields. */
+export function readVersions(resource: Resource): readonly string[] {
+  const found = findKind(apiVersionOf(resource), resource.kind)
+  const all = found.type === 'known' ? found.definition.versions : []
+  return [resource.version, ...all.filter((version) => version !== resource.version)]
+}
+
+/** All objects in the first of its versions that is served; none where none is. */
+async function listServed(
+  client: KubeClient,
+  resource: Resource,
+  scope: Omit<Scope, 'resource'>,
+): Promise<readonly KubeObject[]> {
+  for (const version of readVersions(resource)) {
+    const found = await listAll<KubeObject>(client, { ...resource, version }, scope)
+    if (found) return found
+  }
+  return []
+}
+
 /** Everything the mesh reads, as control reads it. What may not be listed is left out, with a problem that says so. */
 export async function loadCluster(client: KubeClient, systemNamespace: string): Promise<Loaded> {
   const scopes: Scope[] = [
     ...[NAMESPACES, NODES, PODS, SERVICES, ENDPOINT_SLICES, ...CONFIG_KINDS].map((resource) => ({ resource })),
-    { resource: CONFIG_MAPS, namespace: systemNamespace, fieldSelector: 'metadata.name=istio' },
+    ...meshConfigMaps(systemNamespace)
+      .filter(({ namespace }) => namespace === systemNamespace)
+      .map(({ namespace, name }) => ({ resource: CONFIG_MAPS, namespace, fieldSelector: `metadata.name=${name}` })),
   ]
   const files: LoadedFile[] = []
   const problems: Problem[] = []
@@ -61,8 +88,10 @@ export async function loadCluster(client: KubeClient, systemNamespace: string): 
     scopes.map(async ({ resource, ...scope }) => {
       try {
         const project = projectionOf(resource)
-        for (const object of (await listAll<KubeObject>(client, resource, scope)) ?? [])
-          files.push({ file: '', root: 0, parsed: parseObject(project(object)), empty: false })
+        for (const object of await listServed(client, resource, scope)) {
+          const parsed = parseObject(project(object), undefined, systemNamespace)
+          files.push({ file: '', root: 0, parsed, empty: false })
+        }
       } catch (error) {
         if (!(error instanceof AmbitError) || error.code !== 'KUBE_FORBIDDEN') throw error
         problems.push({

@@ -65,7 +65,7 @@ function missing(value: unknown, schema: Schema, path: string): string[] {
 
 const helm = findHelm()
 const made = (...args: readonly string[]): Thing[] =>
-  parseAllDocuments(render(helm!, args)).flatMap((one) => (one.contents ? [one.toJS() as Thing] : []))
+  parseAllDocuments(render(helm!, args)).flatMap((one) => (one.toJS() as Thing | null) ?? [])
 const find = (things: readonly Thing[], kind: string, name: string): Thing => {
   const found = things.find((one) => one.kind === kind && one.metadata.name === name)
   expect(found, `${kind} ${name}`).toBeDefined()

@@ -44,6 +44,8 @@ export function toHttpRoutes(context: Context): Route[] {
   const found = new Map<string, { service: Service; consumer: string; rules: Ranked[]; first: HttpRouteResource }>()
   for (const one of context.of(httpRoute)) {
     const { spec } = one.body
+    // What is wrong with backends is said once, whichever parents there are.
+    let told = false
     for (const [index, parent] of (spec.parentRefs ?? []).entries()) {
       const target = findParent(context, one, parent, ['spec', 'parentRefs', index])
       if (!target) continue
@@ -53,7 +55,8 @@ export function toHttpRoutes(context: Context): Route[] {
       let entry = found.get(key)
       if (!entry) found.set(key, (entry = { ...target, consumer, rules: [], first: one }))
       for (const [order, rule] of (spec.rules ?? [{}]).entries())
-        entry.rules.push(...readRule(context, one, rule, order, target.port, index === 0))
+        entry.rules.push(...readRule(context, one, rule, order, target.port, !told))
+      told = true
     }
     if (!spec.parentRefs?.length) {
       context.report(one, {

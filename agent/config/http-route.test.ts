@@ -155,6 +155,15 @@ describe('an HTTPRoute', () => {
     )
   })
 
+  it('names a backend that does not exist once, whichever of its parents are there', () => {
+    const broken = '{backendRefs: [{name: nobody, port: 80}]}'
+    for (const names of [['a'], ['a', 'b'], ['x', 'a'], ['x', 'a', 'b']]) {
+      const parent = `parentRefs: [${names.map((name) => `{group: "", kind: Service, name: ${name}}`).join(', ')}]`
+      const problems = told(SERVICE('a') + SERVICE('b') + ROUTE(broken, { parent }))
+      expect(problems.filter((one) => one.includes('There is no Service shop/nobody.'))).toHaveLength(1)
+    }
+  })
+
   it('is refused when filters contradict each other or lack their part', () => {
     const refusal = (text: string) =>
       parseText(ROUTE(text), 'f')

@@ -71,10 +71,11 @@ export function describeRef(ref: ResourceRef): string {
   return `${ref.kind} ${ref.namespace ? `${ref.namespace}/` : ''}${ref.name}`
 }
 
-/** One line for a person: `file:line: Kind ns/name: field: message [CODE] hint`. */
+/** One line for a person: `file:line: Kind ns/name: field: message [CODE] hint`. From the API, where there is no line, without the place. */
 export function describeProblem(problem: Problem): string {
-  const where = problem.line > 0 ? `${problem.file}:${problem.line}: ` : ''
   const resource = problem.resource ? `${describeRef(problem.resource)}: ` : ''
+  const where =
+    problem.line > 0 ? `${problem.file}:${problem.line}: ` : resource || !problem.file ? '' : `${problem.file}: `
   const field = problem.field ? `${problem.field}: ` : ''
   return `${where}${resource}${field}${problem.message} [${problem.code}]${problem.hint ? ` ${problem.hint}` : ''}`
 }

@@ -25,6 +25,8 @@ import { observe, observeKube } from './observe.ts'
 import { observeWaypoints } from './operate/observe.ts'
 import { Operator } from './operate/operator.ts'
 import { controlCommand, type ControlFlags } from './options.ts'
+import { Events } from './report/events.ts'
+import { observeReports } from './report/observe.ts'
 import { Reporter } from './report/reporter.ts'
 
 const GRACE_MS = 2_000
@@ -197,10 +199,29 @@ function startParts({ kube, control, flags, metrics, clock, log, lifecycle }: Ru
     clock,
     log: log.child({ room: 'report' }),
   })
-  control.onSnapshot((snapshot) => reporter.take(snapshot))
-  if (control.snapshot) reporter.take(control.snapshot)
+  const events = new Events({
+    client,
+    objects,
+    leadership: leader,
+    replica: flags.replica,
+    clock,
+    log: log.child({ room: 'report' }),
+  })
+  observeReports(reporter, events, metrics)
+  control.onSnapshot((snapshot) => {
+    reporter.take(snapshot)
+    events.take(snapshot)
+  })
+  if (control.snapshot) {
+    reporter.take(control.snapshot)
+    events.take(control.snapshot)
+  }
   reporter.start()
-  lifecycle.onStop('statuses', () => reporter.stop())
+  events.start()
+  lifecycle.onStop('statuses', () => {
+    reporter.stop()
+    events.stop()
+  })
   if (flags.webhook !== undefined) startWebhook(flags.webhook, { kube, control, flags, metrics, clock, log, lifecycle })
   // Last: the parts hear of it.
   leader.start()

@@ -95,6 +95,22 @@ export function replaceStatus<T extends KubeObject>(client: KubeClient, resource
   })
 }
 
+/** Changes these fields of an object that is there, others' or not (RFC 7386). Resolves with the object as it is now. */
+export function merge<T extends KubeObject>(
+  client: KubeClient,
+  resource: Resource,
+  { namespace, name }: Place,
+  fields: object,
+): Promise<T> {
+  return client.ask<T>({
+    method: 'PATCH',
+    path: pathOf(resource, namespace, name),
+    query: { fieldManager: FIELD_MANAGER },
+    contentType: 'application/merge-patch+json',
+    body: fields,
+  })
+}
+
 /** Removes it, and only the one with this uid when it is given. False when there is none such any more. */
 export async function remove(
   client: KubeClient,

@@ -27,6 +27,7 @@ export const SECRETS = core('secrets', 'Secret')
 export const SERVICE_ACCOUNTS = core('serviceaccounts', 'ServiceAccount')
 export const ENDPOINT_SLICES = of('discovery.k8s.io', 'v1', 'endpointslices', 'EndpointSlice')
 export const DEPLOYMENTS = of('apps', 'v1', 'deployments', 'Deployment')
+export const EVENTS = core('events', 'Event')
 export const LEASES = of('coordination.k8s.io', 'v1', 'leases', 'Lease')
 
 const ISTIO_NETWORKING = 'networking.istio.io'

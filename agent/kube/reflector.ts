@@ -113,6 +113,11 @@ export class Reflector<T> {
     for (const { object } of this.#held.values()) yield object
   }
 
+  /** The kind in the version it is followed in: what is written to it goes there too. */
+  get served(): Resource {
+    return this.#resource
+  }
+
   /** Why nothing new comes, while nothing does. */
   get problem(): KubeError | undefined {
     return this.#problem

@@ -51,6 +51,12 @@ async function read(kind: string, name: string, namespace = 'shop'): Promise<Thi
   return JSON.parse((await cluster.kubectl(['get', kind, name, '-n', namespace, '-o', 'json'])).out) as Thing
 }
 
+async function patchStatus(kind: string, name: string, status: object): Promise<void> {
+  const patch = ['--subresource=status', '--type=merge', '-p', JSON.stringify({ status })]
+  const { code, err } = await cluster.kubectl(['patch', kind, name, '-n', 'shop', ...patch])
+  expect({ code, err }).toMatchObject({ code: 0 })
+}
+
 /** A condition of the newest generation. */
 async function condition(kind: string, name: string, type: string): Promise<Condition> {
   const found = await eventually(`${kind} ${name} has ${type}`, async () => {
@@ -123,19 +129,33 @@ spec:
     expect(after.lastTransitionTime).toBe(before.lastTransitionTime)
   })
 
+  it('stands beside the conditions and messages of others, and changes none of them', async () => {
+    const { status } = await read('virtualservice', 'reviews')
+    const theirs = {
+      type: 'Theirs',
+      status: 'True',
+      reason: 'R',
+      message: '',
+      lastTransitionTime: '2030-01-01T00:00:00Z',
+    }
+    const analysed = { type: { name: 'X', code: 'IST0101' }, level: 'ERROR', message: 'x' }
+    const conditions = [...(status?.conditions ?? []), theirs]
+    await patchStatus('virtualservice', 'reviews', { conditions, validationMessages: [analysed] })
+    await applied(virtualService('host: reviews, weigth: 5'))
+    expect(await condition('virtualservice', 'reviews', 'Reconciled')).toMatchObject({ status: 'False' })
+    const bad = (await read('virtualservice', 'reviews')).status
+    expect(bad?.conditions).toContainEqual(theirs)
+    expect(bad?.validationMessages).toContainEqual(analysed)
+    await applied(virtualService('host: reviews'))
+    expect(await condition('virtualservice', 'reviews', 'Reconciled')).toMatchObject({ status: 'True' })
+    const good = (await read('virtualservice', 'reviews')).status
+    expect(good?.conditions).toContainEqual(theirs)
+    expect(good?.validationMessages).toEqual([analysed])
+    await patchStatus('virtualservice', 'reviews', { conditions: [], validationMessages: null })
+  })
+
   it('is put right when somebody overwrites it', async () => {
-    const patch = '{"status":{"conditions":[]}}'
-    await cluster.kubectl([
-      'patch',
-      'virtualservice',
-      'reviews',
-      '-n',
-      'shop',
-      '--subresource=status',
-      '--type=merge',
-      '-p',
-      patch,
-    ])
+    await patchStatus('virtualservice', 'reviews', { conditions: [] })
     expect(await condition('virtualservice', 'reviews', 'Reconciled')).toMatchObject({ status: 'True' })
   })
 
@@ -178,14 +198,32 @@ spec: {controllerName: ambit.io/gateway-controller}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
-metadata: {name: other}
-spec: {controllerName: example.com/other}
+metadata: {name: of-mine}
+spec: {controllerName: ambit.io/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: istio-waypoint}
+spec: {controllerName: istio.io/mesh-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: of-istio, namespace: shop}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
 `)
     expect(await condition('gatewayclass', 'ambit-waypoint', 'Accepted')).toMatchObject({
       status: 'True',
       reason: 'Accepted',
     })
-    expect((await read('gatewayclass', 'other')).status).toBeUndefined()
+    expect(await condition('gatewayclass', 'of-mine', 'Accepted')).toMatchObject({
+      status: 'False',
+      reason: 'Unsupported',
+    })
+    // Where Istio runs beside Ambit, its class and its Gateways are its own.
+    expect((await read('gatewayclass', 'istio-waypoint')).status).toBeUndefined()
+    expect((await read('gateway', 'of-istio')).status).toBeUndefined()
   })
 
   it('accepts a route of a Service', async () => {
@@ -241,18 +279,7 @@ spec: {controllerName: example.com/other}
     await condition('httproute', 'ratings', 'Accepted')
     const { status } = await read('httproute', 'ratings')
     const theirs = { parentRef: { name: 'theirs' }, controllerName: 'example.com/other', conditions: [] }
-    const patch = JSON.stringify({ status: { parents: [...(status?.parents ?? []), theirs] } })
-    await cluster.kubectl([
-      'patch',
-      'httproute',
-      'ratings',
-      '-n',
-      'shop',
-      '--subresource=status',
-      '--type=merge',
-      '-p',
-      patch,
-    ])
+    await patchStatus('httproute', 'ratings', { parents: [...(status?.parents ?? []), theirs] })
     await applied(httpRoute('nobody'))
     await eventually('both have their entry', async () => {
       const parents = (await read('httproute', 'ratings')).status?.parents ?? []
@@ -262,5 +289,71 @@ spec: {controllerName: example.com/other}
         ours?.conditions.some((one) => one.reason === 'BackendNotFound') && other !== undefined && parents.length === 2
       )
     })
+  })
+})
+
+interface Told {
+  readonly reason: string
+  readonly message: string
+  readonly type: string
+  readonly involvedObject: { readonly kind: string; readonly name: string }
+}
+
+async function events(kind: string, name: string): Promise<readonly Told[]> {
+  const { out } = await cluster.kubectl(['get', 'events', '-n', 'shop', '-o', 'json'])
+  const { items } = JSON.parse(out) as { items: readonly Told[] }
+  return items.filter(({ involvedObject }) => involvedObject.kind === kind && involvedObject.name === name)
+}
+
+describe('Events', () => {
+  it('tell of a resource without a status, where kubectl describes it', async () => {
+    await applied(`
+apiVersion: linkerd.io/v1alpha2
+kind: ServiceProfile
+metadata: {name: reviews.shop.svc.cluster.local, namespace: shop}
+spec: {routes: [{name: all, condition: {pathRegex: '('}}]}
+`)
+    const name = 'reviews.shop.svc.cluster.local'
+    await eventually('it is told', async () => (await events('ServiceProfile', name)).length > 0)
+    expect(await events('ServiceProfile', name)).toContainEqual(
+      expect.objectContaining({
+        type: 'Warning',
+        reason: 'ConfigInvalidValue',
+        message: expect.stringMatching(/^spec\.routes\[0\]\.condition\.pathRegex: /) as string,
+      }),
+    )
+    const { out } = await cluster.kubectl(['describe', 'serviceprofile', name, '-n', 'shop'])
+    expect(out).toMatch(/Events:[\s\S]*Warning +ConfigInvalidValue [\s\S]*ambit-control/)
+  })
+
+  it('tell in a namespace that its label says nothing', async () => {
+    await cluster.kubectl(['label', 'namespace', 'shop', 'istio.io/dataplane-mode=ambiant', '--overwrite'])
+    await eventually('it is told', async () => (await events('Namespace', 'shop')).length > 0)
+    const [told, ...more] = await events('Namespace', 'shop')
+    expect(told).toMatchObject({ reason: 'ConfigInvalidValue', message: expect.stringContaining('ambiant') as string })
+    expect(more).toEqual([])
+  })
+
+  it('tell of what became of a rejected resource, once each', async () => {
+    await applied(virtualService('host: reviews'))
+    await condition('virtualservice', 'reviews', 'Reconciled')
+    await applied(virtualService('host: reviews, weigth: 5'))
+    await eventually('it is told', async () =>
+      (await events('VirtualService', 'reviews')).some((one) => one.reason === 'ConfigLastGoodKept'),
+    )
+    // The same again is no news.
+    await applied(virtualService('host: reviews, weigth: 6'))
+    await condition('virtualservice', 'reviews', 'Reconciled')
+    const reasons = (await events('VirtualService', 'reviews')).map((one) => one.reason)
+    expect(reasons).toContain('ConfigUnknownField')
+    expect(new Set(reasons).size).toBe(reasons.length)
+  })
+
+  it('are counted, as statuses are', async () => {
+    const { text } = await control.admin('/metrics')
+    expect(Number(/^ambit_control_events_total\{outcome="written"\} (\d+)/m.exec(text)?.[1])).toBeGreaterThan(3)
+    expect(Number(/^ambit_control_status_writes_total\{outcome="written"\} (\d+)/m.exec(text)?.[1])).toBeGreaterThan(10)
+    expect(text).toMatch(/^ambit_control_events_total\{outcome="failed"\} 0/m)
+    expect(text).toMatch(/^ambit_control_status_writes_total\{outcome="failed"\} 0/m)
   })
 })

@@ -29,6 +29,8 @@ export interface ObjectView {
   list(resource: Resource): Iterable<KubeObject>
   /** `namespace` is '' for what has none. */
   get(resource: Resource, namespace: string, name: string): KubeObject | undefined
+  /** The kind in the version this cluster serves it in, for writing. */
+  served(resource: Resource): Resource
   /** Hears of changes in batches, after they are held. Returns the end of hearing. */
   onChange(listener: (resource: Resource, changes: readonly Change<KubeObject>[]) => void): () => void
 }
@@ -143,6 +145,10 @@ export class Objects implements ObjectView {
       if (found) return found
     }
     return undefined
+  }
+
+  served(resource: Resource): Resource {
+    return this.#byResource.get(resource)?.[0]?.reflector.served ?? resource
   }
 
   onChange(listener: (resource: Resource, changes: readonly Change<KubeObject>[]) => void): () => void {

@@ -49,7 +49,15 @@ export function listOf(value: unknown): readonly Condition[] {
 
 /** Several problems in one message: field, what is wrong, what to do. */
 export function messageOf(problems: readonly Problem[]): string {
-  const lines = problems.slice(0, MAX_PROBLEMS).map(({ resource: _resource, ...problem }) => describeProblem(problem))
-  if (problems.length > MAX_PROBLEMS) lines.push(`${problems.length - MAX_PROBLEMS} more.`)
-  return lines.join('\n').slice(0, MAX_MESSAGE)
+  return linesOf(problems, MAX_PROBLEMS, MAX_MESSAGE)
+}
+
+/** One problem a line, without the object, which is known where this is read; at most so many lines and characters. */
+export function linesOf(problems: readonly Problem[], maxLines: number, maxLength: number): string {
+  const lines = problems
+    .slice(0, maxLines)
+    .map(({ resource: _resource, ...problem }) => describeProblem({ ...problem, file: '', line: 0 }))
+  if (problems.length > maxLines) lines.push(`${problems.length - maxLines} more.`)
+  const text = lines.join('\n')
+  return text.length <= maxLength ? text : `${text.slice(0, maxLength - 1)}…`
 }

@@ -1,11 +1,13 @@
 // The status of Gateway API's GatewayClass, Gateway and HTTPRoute, with its exact condition types and reasons
 // (gateway-api apis/v1 *_types.go). Pure. Must not live here: writing it (reporter.ts), making waypoints (operate/).
+import { WAYPOINT_CLASSES } from '../../config/gateway.ts'
 import type { Problem } from '../../config/problem.ts'
 import type { WaypointFacts } from '../operate/facts.ts'
+import { CONTROLLER_NAME } from '../operate/wishes.ts'
 import { messageOf, withTimes, type Condition, type Verdict } from './conditions.ts'
 
-/** What GatewayClasses name whose Gateways Ambit runs, and entries of status.parents that are Ambit's. */
-export const CONTROLLER_NAME = 'ambit.io/gateway-controller'
+/** In GatewayClasses whose Gateways Ambit runs, and in entries of status.parents that are Ambit's. */
+export { CONTROLLER_NAME } from '../operate/wishes.ts'
 const GROUP = 'gateway.networking.k8s.io'
 
 const verdict = (type: string, good: boolean, reason: string, message: string): Verdict => ({
@@ -19,18 +21,28 @@ export interface GatewayClassStatus {
   readonly conditions: readonly Condition[]
 }
 
+/** Of a class whose controller Ambit is: those it knows are waypoints, by their names; others it has none of. */
 export function gatewayClassStatus(
+  name: string,
   before: { readonly conditions?: unknown } | undefined,
   generation: number | undefined,
   now: string,
 ): GatewayClassStatus {
-  const accepted = verdict('Accepted', true, 'Accepted', 'Gateways of this class are waypoints, run by Ambit.')
+  const accepted = WAYPOINT_CLASSES.includes(name)
+    ? verdict('Accepted', true, 'Accepted', 'Gateways of this class are waypoints, run by Ambit.')
+    : verdict(
+        'Accepted',
+        false,
+        'Unsupported',
+        `Ambit's classes are ${WAYPOINT_CLASSES.join(' and ')}, by these names.`,
+      )
   return { conditions: withTimes([accepted], before?.conditions, generation, now) }
 }
 
-interface ListenerSpec {
+export interface ListenerSpec {
   readonly name: string
   readonly protocol: string
+  readonly port?: number
 }
 
 export interface GatewayStatus {
@@ -51,14 +63,10 @@ export function gatewayStatus(
   now: string,
 ): GatewayStatus {
   const { generation, listeners, before } = gateway
-  const errors = problems.filter((one) => one.severity === 'error')
   const parameters = facts?.problem?.kind === 'parameters' ? facts.problem : undefined
   const trouble = facts?.problem && !parameters ? facts.problem : undefined
-  const accepted = parameters
-    ? verdict('Accepted', false, 'InvalidParameters', `${parameters.message} ${parameters.hint}`)
-    : errors.length > 0
-      ? verdict('Accepted', false, 'Invalid', messageOf(errors))
-      : verdict('Accepted', true, 'Accepted', 'The waypoint is accepted.')
+  const own = listeners.map((one, index) => listenerVerdicts(one, index, listeners, problems, facts))
+  const accepted = gatewayAccepted(problems, parameters, own)
   const old = new Map(
     (Array.isArray(before?.listeners) ? (before.listeners as { name?: unknown; conditions?: unknown }[]) : []).map(
       (one) => [one.name, one.conditions],
@@ -67,29 +75,68 @@ export function gatewayStatus(
   return {
     addresses: facts?.addresses ?? [],
     conditions: withTimes([accepted, programmed(accepted, facts, trouble)], before?.conditions, generation, now),
-    listeners: listeners.map(({ name, protocol }) => ({
+    listeners: listeners.map(({ name }, index) => ({
       name,
       // What reaches a waypoint is bound to Services and namespaces, never to its listener.
       attachedRoutes: 0,
       supportedKinds: [],
-      conditions: withTimes(
-        protocol === 'HBONE'
-          ? [
-              verdict('Accepted', true, 'Accepted', ''),
-              verdict('Conflicted', false, 'NoConflicts', ''),
-              verdict('ResolvedRefs', true, 'ResolvedRefs', ''),
-              verdict('Programmed', (facts?.ready ?? 0) > 0, (facts?.ready ?? 0) > 0 ? 'Programmed' : 'Pending', ''),
-            ]
-          : [
-              verdict('Accepted', false, 'UnsupportedProtocol', 'A waypoint has a listener of protocol HBONE only.'),
-              verdict('Programmed', false, 'Invalid', ''),
-            ],
-        old.get(name),
-        generation,
-        now,
-      ),
+      conditions: withTimes(own[index] ?? [], old.get(name), generation, now),
     })),
   }
+}
+
+function gatewayAccepted(
+  problems: readonly Problem[],
+  parameters: WaypointFacts['problem'],
+  listeners: readonly (readonly Verdict[])[],
+): Verdict {
+  const errors = problems.filter((one) => one.severity === 'error')
+  if (errors.length > 0) {
+    const ofListeners = errors.every((one) => one.field.startsWith('spec.listeners') || one.field === 'spec')
+    const ofParameters = errors.every((one) => one.field.startsWith('spec.infrastructure.parametersRef'))
+    const reason = ofListeners ? 'ListenersNotValid' : ofParameters ? 'InvalidParameters' : 'Invalid'
+    return verdict('Accepted', false, reason, messageOf(errors))
+  }
+  if (parameters) return verdict('Accepted', false, 'InvalidParameters', `${parameters.message} ${parameters.hint}`)
+  const refused = listeners.some((one) => one.some(({ type, status }) => type === 'Accepted' && status === 'False'))
+  // Accepted all the same: the listener of the mesh serves.
+  return refused
+    ? verdict('Accepted', true, 'ListenersNotValid', 'The waypoint is accepted, but not all of its listeners.')
+    : verdict('Accepted', true, 'Accepted', 'The waypoint is accepted.')
+}
+
+function listenerVerdicts(
+  listener: ListenerSpec,
+  index: number,
+  all: readonly ListenerSpec[],
+  problems: readonly Problem[],
+  facts: WaypointFacts | undefined,
+): Verdict[] {
+  const own = problems.filter((one) => one.severity === 'error' && one.field.startsWith(`spec.listeners[${index}]`))
+  const twin = all.findIndex((one) => one.protocol === 'HBONE' && one.port === listener.port) < index
+  const conflicted = listener.protocol === 'HBONE' && twin
+  const ready = facts?.ready ?? 0
+  const refused =
+    listener.protocol !== 'HBONE'
+      ? verdict('Accepted', false, 'UnsupportedProtocol', 'A waypoint has a listener of protocol HBONE only.')
+      : own.length > 0
+        ? verdict(
+            'Accepted',
+            false,
+            own.every((one) => one.field.endsWith('.port')) ? 'PortUnavailable' : 'Invalid',
+            messageOf(own),
+          )
+        : undefined
+  return [
+    refused ?? verdict('Accepted', true, 'Accepted', 'The listener is accepted.'),
+    conflicted
+      ? verdict('Conflicted', true, 'HostnameConflict', 'An HBONE listener before this one has the same port.')
+      : verdict('Conflicted', false, 'NoConflicts', ''),
+    verdict('ResolvedRefs', true, 'ResolvedRefs', ''),
+    refused || conflicted
+      ? verdict('Programmed', false, 'Invalid', 'The listener is not served.')
+      : verdict('Programmed', ready > 0, ready > 0 ? 'Programmed' : 'Pending', ''),
+  ]
 }
 
 function programmed(accepted: Verdict, facts: WaypointFacts | undefined, trouble: WaypointFacts['problem']): Verdict {
@@ -132,7 +179,7 @@ export function routeParents(
     readonly before: unknown
   },
   problems: readonly Problem[],
-  isOurGateway: (parent: ParentRef) => boolean,
+  isOurs: (parent: ParentRef) => boolean,
   now: string,
 ): readonly ParentStatus[] {
   const { generation, parentRefs, rules, before } = route
@@ -140,7 +187,7 @@ export function routeParents(
   const others = old.filter((one) => one.controllerName !== CONTROLLER_NAME)
   const ours = parentRefs.flatMap((parentRef, index): ParentStatus[] => {
     const service = parentRef.kind === 'Service'
-    if (!service && !((parentRef.kind ?? 'Gateway') === 'Gateway' && isOurGateway(parentRef))) return []
+    if (!isOurs(parentRef)) return []
     const last = old.find((one) => one.controllerName === CONTROLLER_NAME && sameParent(one.parentRef, parentRef))
     const wanted = service
       ? verdictsOf(problems, index, rules)

@@ -1,31 +1,31 @@
 // Writes what the mesh thinks of each resource into its status, while this replica leads: after every snapshot those that changed,
-// a few at a time. Must not live here: what is thought (istio-status.ts, gateway-status.ts).
-import { Backoff } from '../../base/backoff.ts'
+// a few at a time. Must not live here: what is thought (istio-status.ts, gateway-status.ts), when (queue.ts).
 import type { Clock, Timer } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
-import { WAYPOINT_CLASSES } from '../../config/gateway.ts'
 import type { Problem } from '../../config/problem.ts'
 import { apply, read, replaceStatus } from '../../kube/apply.ts'
 import type { KubeClient } from '../../kube/client.ts'
-import { KubeError } from '../../kube/errors.ts'
 import { CONFIG_KINDS } from '../../kube/mesh-kinds.ts'
 import type { KubeObject, ObjectMeta, Resource } from '../../kube/resource.ts'
 import { same } from '../../kube/same.ts'
 import type { Snapshot } from '../gather/gather.ts'
 import type { ObjectView } from '../gather/objects.ts'
+import {
+  GATEWAY_API,
+  GATEWAY_CLASSES,
+  GATEWAYS,
+  isOurClass,
+  isOurGateway,
+  isOurParent,
+  ROUTES,
+} from '../gather/ours.ts'
 import type { Leadership } from '../lead.ts'
 import type { WaypointView } from '../operate/facts.ts'
-import { listOf, type Condition } from './conditions.ts'
-import {
-  CONTROLLER_NAME,
-  gatewayClassStatus,
-  gatewayStatus,
-  routeParents,
-  type ParentRef,
-  type ParentStatus,
-} from './gateway-status.ts'
+import { gatewayClassStatus, gatewayStatus, routeParents, type ListenerSpec, type ParentRef } from './gateway-status.ts'
 import { istioStatus } from './istio-status.ts'
+import { mergeStatus, speaksOf } from './merge-status.ts'
+import { WriteQueue } from './queue.ts'
 
 export interface ReporterOptions {
   readonly client: KubeClient
@@ -45,55 +45,88 @@ interface Configured extends KubeObject {
 
 /** Without one: grants say nothing back, and ServiceProfile has no status. */
 const SILENT = ['ReferenceGrant', 'ServiceProfile']
-const GATEWAY_API = 'gateway.networking.k8s.io'
 const CONCURRENCY = 4
 /** So many may be written at once after a quiet time: a person's `kubectl apply -f folder`. */
 const BURST = 100
+/** Snapshots that come close together are looked at together, and not in the turn that brings them to the agents. */
+const SETTLE_MS = 10
+/** Writes about one generation after which somebody is taken to write against us, and each further one waits twice as long. */
+const PATIENCE = 5
+const QUIET_MS = 120_000
+const MAX_FIGHT_MS = 60_000
 const NONE: readonly Problem[] = []
+
+/** What was written about one object. */
+interface Written {
+  readonly uid: string | undefined
+  readonly generation: number | undefined
+  readonly at: number
+  readonly times: number
+}
 
 export class Reporter {
   readonly #options: ReporterOptions
   readonly #kinds = CONFIG_KINDS.filter((one) => !SILENT.includes(one.kind))
-  readonly #backoff = new Backoff({ baseMs: 500, maxMs: 30_000 })
-  readonly #waiting = new Map<
+  readonly #queue: WriteQueue
+  readonly #places = new Map<
     string,
     { readonly resource: Resource; readonly namespace: string; readonly name: string }
   >()
+  readonly #written = new Map<string, Written>()
   #problems = new Map<string, Problem[]>()
   /** Generations the snapshot is about: of a newer one nothing is known yet. */
   readonly #judged = new Map<string, number | undefined>()
+  /** As it was when nothing had to be written about it. */
+  readonly #settled = new Map<string, { readonly object: KubeObject; readonly problems: readonly Problem[] }>()
   #snapshot: Snapshot | undefined
-  #running = 0
-  #tokens = BURST
-  #tokensAt: number
-  #timer: Timer | undefined
-  #stopped = false
+  #looking: Timer | undefined
   #offs: (() => void)[] = []
-  /** For metrics. */
-  readonly counts = { written: 0, failed: 0 }
 
   constructor(options: ReporterOptions) {
     this.#options = options
-    this.#tokensAt = options.clock.monotonic()
+    const { clock, log, perSecond = 20 } = options
+    this.#queue = new WriteQueue({
+      clock,
+      perSecond,
+      burst: BURST,
+      atOnce: CONCURRENCY,
+      write: (key) => this.#write(key),
+      onFailure: (key, error) => log.warn({ resource: key, error: messageOf(error) }, 'a status could not be written'),
+    })
+  }
+
+  /** For metrics. */
+  get counts(): WriteQueue['counts'] {
+    return this.#queue.counts
+  }
+
+  /** Objects whose status is not what is thought of them, just now. */
+  get waiting(): number {
+    return this.#queue.size
   }
 
   start(): void {
     const { leadership, objects, waypoints } = this.#options
     this.#offs.push(
-      leadership.onChange((leads) => leads && this.#lookAtAll()),
+      leadership.onChange((leads) => {
+        this.#settled.clear()
+        if (leads) this.#lookSoon()
+        else this.#queue.clear()
+      }),
       // Somebody overwrote a status, or an object of the same meaning came: the snapshot stays as it is.
       objects.onChange((resource, changes) => {
         if (!this.#kinds.includes(resource)) return
-        for (const change of changes) if (change.type === 'set') this.#look(resource, change.object)
-        this.#work()
+        for (const change of changes) {
+          if (change.type === 'set') this.#look(resource, change.object)
+          else this.#forget(keyOf(resource, change.before.metadata))
+        }
       }),
       waypoints.onChange((namespace, name) => {
-        const resource = this.#kinds.find((one) => one.group === GATEWAY_API && one.kind === 'Gateway')!
-        const object = objects.get(resource, namespace, name)
-        if (object) this.#look(resource, object)
-        this.#work()
+        const object = objects.get(GATEWAYS, namespace, name)
+        if (object) this.#look(GATEWAYS, object)
       }),
     )
+    this.#lookSoon()
   }
 
   /** What is thought now; from every replica, so that a new leader knows. */
@@ -113,31 +146,61 @@ export class Reporter {
     for (const resource of this.#kinds)
       for (const { metadata } of this.#options.objects.list(resource))
         this.#judged.set(keyOf(resource, metadata), metadata.generation)
-    this.#lookAtAll()
+    this.#lookSoon()
   }
 
-  stop(): Promise<void> {
-    this.#stopped = true
-    this.#timer?.cancel()
+  stop(): void {
+    this.#looking?.cancel()
     for (const off of this.#offs) off()
-    this.#waiting.clear()
-    return Promise.resolve()
+    this.#queue.stop()
   }
 
-  #lookAtAll(): void {
-    if (!this.#options.leadership.leads || !this.#snapshot) return
-    for (const resource of this.#kinds)
-      for (const object of this.#options.objects.list(resource)) this.#look(resource, object)
-    this.#work()
+  #lookSoon(): void {
+    const { leadership, clock } = this.#options
+    if (!leadership.leads || !this.#snapshot) return
+    this.#looking ??= clock.after(SETTLE_MS, () => {
+      this.#looking = undefined
+      for (const resource of this.#kinds)
+        for (const object of this.#options.objects.list(resource)) this.#look(resource, object)
+    })
   }
 
   /** Notes an object whose status is not what is thought of it. */
   #look(resource: Resource, object: KubeObject): void {
     if (!this.#options.leadership.leads || !this.#snapshot) return
-    const { namespace = '', name } = object.metadata
     const key = keyOf(resource, object.metadata)
-    if (this.#statusFor(resource, object as Configured) === undefined) this.#waiting.delete(key)
-    else this.#waiting.set(key, { resource, namespace, name })
+    const problems = this.#problems.get(key) ?? NONE
+    // Those of Gateway API also depend on each other, and on how a waypoint runs.
+    if (resource.group !== GATEWAY_API) {
+      const settled = this.#settled.get(key)
+      if (settled?.object === object && same(settled.problems, problems)) return
+    }
+    if (!this.#isJudged(resource, object)) return
+    if (this.#statusFor(resource, object as Configured) === undefined) {
+      this.#settled.set(key, { object, problems })
+      this.#queue.delete(key)
+      return
+    }
+    this.#settled.delete(key)
+    const { namespace = '', name } = object.metadata
+    this.#places.set(key, { resource, namespace, name })
+    const last = this.#written.get(key)
+    if (last && isAbout(last, object)) this.#queue.add(key, this.#patience(last))
+    else this.#queue.hurry(key)
+  }
+
+  #forget(key: string): void {
+    this.#settled.delete(key)
+    this.#written.delete(key)
+    this.#places.delete(key)
+    this.#queue.delete(key)
+  }
+
+  /** How long to wait before the same is said again: two who write against each other must not do it all day. */
+  #patience({ times, at }: Written): number {
+    if (times < PATIENCE) return 0
+    const until = at + Math.min(MAX_FIGHT_MS, 500 * 2 ** (times - PATIENCE))
+    return Math.max(0, until - this.#options.clock.monotonic())
   }
 
   #isJudged(resource: Resource, { metadata }: KubeObject): boolean {
@@ -149,130 +212,90 @@ export class Reporter {
     return this.#problems.get(keyOf(resource, metadata)) ?? NONE
   }
 
-  /** The status to write; undefined when it stands there already, or none is Ambit's to write. */
-  #statusFor(resource: Resource, object: Configured): unknown {
-    const { metadata, spec = {}, status = {} } = object
-    if (!this.#isJudged(resource, object)) return undefined
+  /** What Ambit has to say in the status; undefined when it stands there already, or none is Ambit's to write. */
+  #statusFor(resource: Resource, object: Configured): Readonly<Record<string, unknown>> | undefined {
+    const status = object.status ?? {}
+    const next = this.#wantedStatus(resource, object, status)
+    return next && !same(speaksOf(status, next), next) ? next : undefined
+  }
+
+  #wantedStatus(
+    resource: Resource,
+    object: Configured,
+    status: Readonly<Record<string, unknown>>,
+  ): Readonly<Record<string, unknown>> | undefined {
+    const { metadata, spec = {} } = object
+    const { generation } = metadata
     const now = new Date(this.#options.clock.now()).toISOString().replace(/\.\d+Z$/, 'Z')
     const problems = this.#problemsOf(resource, object)
-    if (resource.group !== GATEWAY_API) {
-      const next = istioStatus(problems, status, metadata.generation, now)
-      return same(pick(status, next), next) && (next.validationMessages || !status['validationMessages'])
-        ? undefined
-        : next
-    }
-    switch (resource.kind) {
-      case 'GatewayClass': {
-        if (spec['controllerName'] !== CONTROLLER_NAME) return undefined
-        const next = gatewayClassStatus(status, metadata.generation, now)
-        return same(pick(status, next), next) ? undefined : next
-      }
-      case 'Gateway': {
-        if (!WAYPOINT_CLASSES.includes(String(spec['gatewayClassName']))) return undefined
-        const listeners = Array.isArray(spec['listeners'])
-          ? (spec['listeners'] as { name: string; protocol: string }[])
-          : []
+    switch (resource) {
+      case GATEWAY_CLASSES:
+        return isOurClass(object) ? { ...gatewayClassStatus(metadata.name, status, generation, now) } : undefined
+      case GATEWAYS: {
+        if (!isOurGateway(object, this.#options.objects)) return undefined
+        const listeners = Array.isArray(spec['listeners']) ? (spec['listeners'] as ListenerSpec[]) : []
         const facts = this.#options.waypoints.facts(metadata.namespace ?? '', metadata.name)
         const known = facts?.uid === metadata.uid ? facts : undefined
-        const next = gatewayStatus({ generation: metadata.generation, listeners, before: status }, problems, known, now)
-        return same(pick(status, next), next) ? undefined : next
+        return { ...gatewayStatus({ generation, listeners, before: status }, problems, known, now) }
       }
-      case 'HTTPRoute': {
-        const parents = this.#parentsOf(object, status['parents'], now)
-        return same(status['parents'] ?? [], parents) ? undefined : { parents }
+      case ROUTES: {
+        const parents = routeParents(
+          {
+            generation,
+            parentRefs: Array.isArray(spec['parentRefs']) ? (spec['parentRefs'] as ParentRef[]) : [],
+            rules: Array.isArray(spec['rules']) ? spec['rules'].length : 1,
+            before: status['parents'],
+          },
+          problems,
+          (parent) => isOurParent(parent, metadata.namespace ?? '', this.#options.objects),
+          now,
+        )
+        return parents.length === 0 && status['parents'] === undefined ? undefined : { parents }
       }
       default:
-        return undefined
+        return { ...istioStatus(problems, status, generation, now) }
     }
   }
 
-  #parentsOf(object: Configured, before: unknown, now: string): readonly ParentStatus[] {
-    const { metadata, spec = {} } = object
-    const resource = this.#kinds.find((one) => one.kind === 'HTTPRoute')!
-    const gateways = this.#kinds.find((one) => one.group === GATEWAY_API && one.kind === 'Gateway')!
-    return routeParents(
-      {
-        generation: metadata.generation,
-        parentRefs: Array.isArray(spec['parentRefs']) ? (spec['parentRefs'] as ParentRef[]) : [],
-        rules: Array.isArray(spec['rules']) ? spec['rules'].length : 1,
-        before,
-      },
-      this.#problemsOf(resource, object),
-      (parent) => {
-        const found = this.#options.objects.get(gateways, parent.namespace ?? metadata.namespace ?? '', parent.name)
-        return WAYPOINT_CLASSES.includes(String((found as Configured | undefined)?.spec?.['gatewayClassName']))
-      },
-      now,
-    )
-  }
-
-  #work(): void {
-    if (this.#stopped || this.#timer || !this.#options.leadership.leads) return
-    for (const [key, { resource, namespace, name }] of this.#waiting) {
-      if (this.#running >= CONCURRENCY) return
-      if (!this.#takeToken()) return
-      this.#waiting.delete(key)
-      const object = this.#options.objects.get(resource, namespace, name) as Configured | undefined
-      const status = object && this.#statusFor(resource, object)
-      if (!object || status === undefined) continue
-      this.#running++
-      void this.#write(resource, object, status, key).finally(() => {
-        this.#running--
-        this.#work()
-      })
-    }
-  }
-
-  /** A bucket: a snapshot that touches thousands must not take the API server's time from others. */
-  #takeToken(): boolean {
-    const { clock, perSecond = 20 } = this.#options
+  async #write(key: string): Promise<boolean> {
+    const { client, objects, leadership, clock } = this.#options
+    const place = this.#places.get(key)
+    const object = place && (objects.get(place.resource, place.namespace, place.name) as Configured | undefined)
+    if (!place || !object || !leadership.leads || !this.#isJudged(place.resource, object)) return false
+    const { resource } = place
+    const status = this.#statusFor(resource, object)
+    if (status === undefined) return false
+    const { uid, generation } = object.metadata
+    const last = this.#written.get(key)
     const now = clock.monotonic()
-    this.#tokens = Math.min(BURST, this.#tokens + ((now - this.#tokensAt) / 1_000) * perSecond)
-    this.#tokensAt = now
-    if (this.#tokens < 1) {
-      this.#wait(1_000 / perSecond)
-      return false
+    const times = last && isAbout(last, object) && now - last.at < QUIET_MS ? last.times + 1 : 1
+    this.#written.set(key, { uid, generation, at: now, times })
+    const at = { ...(resource.namespaced ? { namespace: place.namespace } : {}), name: place.name }
+    // Lists that others write into too are replaced as a whole (they are atomic in the API), and what is to go can be theirs.
+    if (resource !== ROUTES && !mergeStatus(object.status, status).others) {
+      const after = await apply<Configured>(client, objects.served(resource), { metadata: at, status } as Configured, {
+        sub: 'status',
+      })
+      if (after.metadata.generation !== generation || this.#statusFor(resource, after) === undefined) return true
     }
-    this.#tokens--
+    return await this.#replace(resource, at)
+  }
+
+  /** Reads it first, and writes only onto what was read: a conflict is tried again. */
+  async #replace(resource: Resource, at: { readonly namespace?: string; readonly name: string }): Promise<boolean> {
+    const { client, objects } = this.#options
+    const served = objects.served(resource)
+    const fresh = await read<Configured>(client, served, at)
+    if (!fresh || !this.#isJudged(resource, fresh)) return false
+    const next = this.#statusFor(resource, fresh)
+    if (next === undefined) return false
+    await replaceStatus(client, served, { ...fresh, status: mergeStatus(fresh.status, next).status } as Configured)
     return true
   }
+}
 
-  #wait(ms: number): void {
-    this.#timer ??= this.#options.clock.after(ms, () => {
-      this.#timer = undefined
-      this.#work()
-    })
-  }
-
-  async #write(resource: Resource, object: Configured, status: unknown, key: string): Promise<void> {
-    const { client, log } = this.#options
-    const { namespace, name } = object.metadata
-    const place = { ...(namespace === undefined ? {} : { namespace }), name }
-    try {
-      if (resource.kind === 'HTTPRoute') await this.#writeParents(resource, place)
-      else await apply(client, resource, { metadata: place, status } as KubeObject, { sub: 'status' })
-      this.counts.written++
-      this.#backoff.reset()
-    } catch (error) {
-      // Gone meanwhile.
-      if (error instanceof KubeError && error.status === 404) return
-      this.counts.failed++
-      log.warn({ resource: `${resource.kind} ${key}`, error: messageOf(error) }, 'a status could not be written')
-      this.#waiting.set(key, { resource, namespace: namespace ?? '', name })
-      this.#wait(this.#backoff.next())
-    }
-  }
-
-  /** The list is replaced whole (it is atomic in the API), so it is read first: other controllers' entries are in it. */
-  async #writeParents(resource: Resource, place: { namespace?: string; name: string }): Promise<void> {
-    const { client, clock } = this.#options
-    const fresh = await read<Configured>(client, resource, place)
-    if (!fresh || !this.#isJudged(resource, fresh)) return
-    const now = new Date(clock.now()).toISOString().replace(/\.\d+Z$/, 'Z')
-    const parents = this.#parentsOf(fresh, fresh.status?.['parents'], now)
-    if (same(fresh.status?.['parents'] ?? [], parents)) return
-    await replaceStatus(client, resource, { ...fresh, status: { ...fresh.status, parents } } as KubeObject)
-  }
+function isAbout({ uid, generation }: Written, { metadata }: KubeObject): boolean {
+  return uid === metadata.uid && generation === metadata.generation
 }
 
 function keyOf({ group, kind }: Resource, { namespace, name }: ObjectMeta): string {
@@ -281,11 +304,4 @@ function keyOf({ group, kind }: Resource, { namespace, name }: ObjectMeta): stri
 
 function problemKey(group: string | undefined, kind: string, namespace: string, name: string): string {
   return `${group ?? ''}/${kind}/${namespace}/${name}`
-}
-
-/** The fields of `next` as they stand in a status; of conditions only those of its types, since others may add their own. */
-function pick(status: Readonly<Record<string, unknown>>, next: { readonly conditions: readonly Condition[] }): unknown {
-  const types = next.conditions.map((one) => one.type)
-  const conditions = listOf(status['conditions']).filter((one) => types.includes(one.type))
-  return { ...Object.fromEntries(Object.keys(next).map((key) => [key, status[key]])), conditions }
 }

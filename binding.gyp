@@ -19,6 +19,7 @@
         "native/bpf/src/addon.cc",
         "native/bpf/src/batch.cc",
         "native/bpf/src/kernel.cc",
+        "native/bpf/src/memory.cc",
         "native/bpf/src/netns_thread.cc",
         "native/bpf/src/object.cc",
         "native/bpf/src/ring.cc",

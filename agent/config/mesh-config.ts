@@ -81,6 +81,8 @@ export function toSettings(body: MeshConfigBody | undefined, enrolledNamespaces:
     l7Selector: body?.l7Selector ?? defaultSettings.l7Selector,
     sameNode: body?.sameNode ?? defaultSettings.sameNode,
     enrolledNamespaces,
+    // Control's own to say.
+    trustBundle: '',
   }
 }
 

@@ -13,6 +13,8 @@ export interface MeshSettings {
   readonly sameNode: 'direct' | 'tunnel'
   /** Namespaces with the opt-in label: their new pods are captured even while control is away. */
   readonly enrolledNamespaces: readonly string[]
+  /** PEM roots that the mesh trusts; '' from a control plane that does not tell them so. */
+  readonly trustBundle: string
 }
 
 /** Istio's defaults. */
@@ -26,4 +28,5 @@ export const defaultSettings: MeshSettings = {
   l7Selector: 'ambit',
   sameNode: 'direct',
   enrolledNamespaces: [],
+  trustBundle: '',
 }

@@ -10,6 +10,7 @@ import { collectGarbage } from '../base/memory.ts'
 import { transport, trimMemory } from '../io/index.ts'
 import { MeshState } from '../mesh/state.ts'
 import { CertificateManager } from '../pki/manager.ts'
+import { RootFile } from '../pki/root-file.ts'
 import { AccessLog } from '../telemetry/access-log.ts'
 import {
   dumpRoutes,
@@ -31,6 +32,7 @@ import { cniMetrics } from './cni/metrics.ts'
 import type { Enrollment } from './enroll/contract.ts'
 import { startEnrollment } from './enroll/enrollment.ts'
 import { parseFlags, type AgentFlags } from './flags.ts'
+import { KeyKeeper } from './keys.ts'
 import { configDump } from './observe/dump.ts'
 import { KernelEdges } from './observe/edges.ts'
 import { Ends } from './observe/ends.ts'
@@ -150,7 +152,15 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   const readiness = new Readiness((pending) => log.info({ pending }, pending.length > 0 ? 'waiting' : 'ready'))
   const stateKnown = readiness.block('state from control')
   const podsEnrolled = readiness.block('registered pods')
-  const roots = readRoots(flags.rootCert)
+  let trustMesh = (): void => undefined
+  let trustFile = (_pem: string): void => undefined
+  const rootFile = new RootFile({
+    file: flags.rootCert,
+    clock,
+    log: log.child({ room: 'certificates' }),
+    onChange: (pem) => trustFile(pem),
+  })
+  lifecycle.onStop('roots', () => rootFile.close())
   mkdirSync(flags.stateDir, { recursive: true, mode: 0o700 })
 
   // First what answers questions, so that a start that hangs can be looked into.
@@ -203,6 +213,7 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
   const memory = new GiveBack({ clock, changes: () => state.version, giveBack })
   lifecycle.onStop('memory', () => memory.close())
   const changed = (): void => {
+    trustMesh()
     tables.changed()
     revoker.changed()
     tunnels?.changed()
@@ -239,13 +250,23 @@ async function start(flags: AgentFlags, log: Logger, lifecycle: Lifecycle, times
     changed()
   })
 
+  const keys = new KeyKeeper({ vault: redirect.vault, clock, log: log.child({ room: 'keys' }) })
+  const restored = await keys.load()
   const certificates = new CertificateManager({
     sign: (request) => control.sign(request),
     clock,
     log: log.child({ room: 'certificates' }),
-    roots,
+    roots: rootFile.roots,
+    ...(restored && { restored }),
   })
-  lifecycle.onStop('certificates', () => certificates.close())
+  keys.follow(certificates, metrics)
+  lifecycle.onStop('certificates', () => {
+    keys.close()
+    certificates.close()
+  })
+  trustMesh = () => certificates.setMeshRoots(state.settings.trustBundle)
+  trustFile = (pem) => certificates.setFileRoots(pem)
+  trustMesh()
 
   const tcp = new TcpMetrics(metrics)
   const flows = new Flows(tcp, refusals, accessLog, clock)
@@ -382,21 +403,6 @@ function giveBack(): void {
 function readVersion(): string {
   const file = new URL('../../package.json', import.meta.url)
   return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
-}
-
-/** Throws AGENT_NO_ROOT. */
-function readRoots(file: string): string {
-  let text = ''
-  try {
-    text = readFileSync(file, 'utf8')
-  } catch (error) {
-    throw new AmbitError('AGENT_NO_ROOT', `The mesh's root certificate cannot be read: ${messageOf(error)}.`, {
-      hint: 'Control writes it to its state folder as root-cert.pem; --root-cert names the copy on this node.',
-      cause: error,
-    })
-  }
-  if (text.includes('-----BEGIN CERTIFICATE-----')) return text
-  throw new AmbitError('AGENT_NO_ROOT', `${file} has no PEM certificate.`, { hint: '--root-cert takes root-cert.pem.' })
 }
 
 function missingFeatures(): Record<string, boolean> {

@@ -4,6 +4,7 @@ import type { Clock } from '../base/clock.ts'
 import type { Logger } from '../base/log.ts'
 import type { KeyPair } from '../io/connection.ts'
 import type { Identity } from '../mesh/identity.ts'
+import type { KeptCertificates } from './kept.ts'
 
 /** Asks a CA: PEM chain, leaf first, the trust bundle last (`ControlConnection.sign` fits). */
 export type SignCertificate = (request: {
@@ -19,8 +20,10 @@ export interface CertificateManagerOptions {
   readonly sign: SignCertificate
   readonly clock: Clock
   readonly log: Logger
-  /** PEM roots trusted until the CA has answered once (the file control's own certificate is checked with). */
+  /** PEM roots of the file that control's own certificate is checked with. */
   readonly roots: string
+  /** What the program before this one held: served at once, renewed when it is due. */
+  readonly restored?: KeptCertificates
   /** [0, 1), for jitter; default Math.random. */
   readonly random?: () => number
   /** Default 86 400. */
@@ -55,7 +58,7 @@ export interface Certificates {
   prefetch(identity: Identity): void
   /** The last pod with this identity left: the key is dropped, a renewal cancelled. */
   forget(identity: Identity): void
-  /** PEM trust bundle: what the CA sent last. Changes are told to `onTrust` listeners. */
+  /** PEM trust bundle: the roots of the file, of the mesh's settings, and those the CA sent last. Changes are told to `onTrust` listeners. */
   trust(): string
   onTrust(listener: (bundle: string) => void): void
   /** An identity has another certificate than before: what still runs on the old one may be led over. */

@@ -3,12 +3,15 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { X509Certificate } from 'node:crypto'
+import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ManualClock } from '../base/clock.ts'
 import { silentLog } from '../base/log.ts'
+import { testRoot } from '../io/testcerts.ts'
 import { formatIdentity, type Identity } from '../mesh/identity.ts'
 import { openAuthority, type Authority } from './authority.ts'
-import type { SignCertificate } from './contract.ts'
+import type { CertificateManagerOptions, SignCertificate } from './contract.ts'
+import { decodeKept, encodeKept } from './kept.ts'
 import { CertificateManager } from './manager.ts'
 
 const HOUR = 3_600_000
@@ -26,7 +29,7 @@ describe('the certificate manager', () => {
   afterAll(() => rm(folder, { recursive: true, force: true }))
 
   /** A manager, its CA, and what was asked of it. */
-  async function world(options: { concurrency?: number; maxIdentities?: number; validitySeconds?: number } = {}) {
+  async function world(options: Partial<CertificateManagerOptions> = {}) {
     const clock = new ManualClock(Date.now())
     const authority: Authority = await openAuthority(folder, 'cluster.local', clock)
     const asked: string[] = []
@@ -231,6 +234,109 @@ describe('the certificate manager', () => {
     await manager.keyPair(identity('a'))
     manager.prefetch(identity('b'))
     await expect(manager.keyPair(identity('c'))).rejects.toThrow('2 identities are held already')
+    manager.close()
+  })
+
+  it('spreads renewals over a tenth of the life around its middle', async () => {
+    const due: number[] = []
+    for (const random of [0, 0.25, 0.999]) {
+      const { manager, clock } = await world({ random: () => random })
+      await manager.keyPair(identity('a'))
+      due.push((manager.status()[0]!.renewAt - clock.now()) / (24 * HOUR))
+      manager.close()
+    }
+    // A certificate ends at a whole second.
+    expect(due.map((share) => share.toFixed(3))).toEqual(['0.450', '0.475', '0.550'])
+  })
+
+  describe('taken up by the next program', () => {
+    /** What a manager that held these would leave. */
+    async function left(...names: string[]) {
+      const before = await world()
+      const pairs = await Promise.all(names.map(async (name) => await before.manager.keyPair(identity(name))))
+      const bytes = encodeKept(before.manager.kept())
+      before.manager.close()
+      return { bytes, pairs, now: before.clock.now() }
+    }
+
+    it('serves at once without asking, trusts what was trusted, and renews when it is due', async () => {
+      const { bytes, pairs, now } = await left('a', 'b')
+      const restored = decodeKept(bytes, now, 10)!
+      const { manager, asked, authority, clock, until } = await world({ restored })
+      expect(manager.trust()).toBe(authority.trustBundle)
+      manager.prefetch(identity('a'))
+      expect(manager.keyPair(identity('a'))).toEqual(pairs[0])
+      expect(manager.status()).toMatchObject([{ state: 'valid' }])
+      expect(asked).toEqual([])
+      clock.advance(12 * HOUR + 1_000)
+      await until(() => asked.length === 1)
+      await until(() => manager.status()[0]?.state === 'valid')
+      expect(await manager.keyPair(identity('a'))).not.toEqual(pairs[0])
+      manager.close()
+    })
+
+    it('keeps what nobody has asked for yet for ten minutes, and tells of each change', async () => {
+      const { bytes, now } = await left('a', 'b')
+      const { manager, clock } = await world({ restored: decodeKept(bytes, now, 10)! })
+      let changes = 0
+      manager.onChanged(() => changes++)
+      manager.prefetch(identity('a'))
+      expect(manager.kept().held.size).toBe(2)
+      clock.advance(600_000)
+      expect([...manager.kept().held.keys()]).toEqual([formatIdentity(identity('a'))])
+      expect(changes).toBe(1)
+      await manager.keyPair(identity('c'))
+      expect(changes).toBe(2)
+      manager.forget(identity('a'))
+      expect(changes).toBe(3)
+      expect([...manager.kept().held.keys()]).toEqual([formatIdentity(identity('c'))])
+      manager.close()
+    })
+
+    it('drops what is over, foreign keys, and more than fits', async () => {
+      const { bytes, now } = await left('a', 'b', 'c')
+      expect(decodeKept(bytes, now + 25 * HOUR, 10)!.held.size).toBe(0)
+      expect(decodeKept(bytes, now, 2)!.held.size).toBe(2)
+      const text = JSON.parse(bytes.toString()) as { certificates: { key: string }[] }
+      text.certificates[0]!.key = text.certificates[1]!.key
+      const swapped = decodeKept(Buffer.from(JSON.stringify(text)), now, 10)!
+      expect([...swapped.held.keys()]).toEqual(['b', 'c'].map((name) => formatIdentity(identity(name))))
+      expect(decodeKept(Buffer.from(JSON.stringify({ ...text, version: 2 })), now, 10)).toBeUndefined()
+    })
+
+    it('never throws, whatever the bytes', async () => {
+      const { bytes, now } = await left('a')
+      fc.assert(
+        fc.property(fc.nat({ max: bytes.length - 1 }), fc.nat({ max: 255 }), (at, value) => {
+          const mangled = Buffer.from(bytes)
+          mangled[at] = value
+          for (const { pair } of decodeKept(mangled, now, 10)?.held.values() ?? [])
+            expect(new X509Certificate(pair.certificate).subjectAltName).toContain('spiffe://')
+        }),
+      )
+      fc.assert(fc.property(fc.uint8Array(), (any) => decodeKept(Buffer.from(any), now, 10) === undefined))
+    })
+  })
+
+  it('trusts the roots of the file, of the mesh and of the last answer, and lets go of what the mesh leaves out', async () => {
+    const [one, two, three] = ['one', 'two', 'three'].map((name) => testRoot(name).certificate)
+    const { manager, authority } = await world({ roots: one! })
+    const seen: string[] = []
+    manager.onTrust((bundle) => seen.push(bundle))
+    expect(manager.trust()).toBe(one)
+    await manager.keyPair(identity('a'))
+    expect(manager.trust()).toBe(authority.trustBundle + one)
+    manager.setFileRoots(one! + two)
+    expect(manager.trust()).toBe(authority.trustBundle + one + two)
+    // What came with a certificate is older than what the mesh says now.
+    manager.setMeshRoots(three!)
+    expect(manager.trust()).toBe(three! + one + two)
+    manager.setFileRoots(three!)
+    manager.setFileRoots(three!)
+    expect(manager.trust()).toBe(three)
+    expect(seen.length).toBe(4)
+    await manager.keyPair(identity('b'))
+    expect(manager.trust()).toBe(three + authority.trustBundle)
     manager.close()
   })
 })

@@ -10,15 +10,8 @@ import { formatIdentity, type Identity } from '../mesh/identity.ts'
 import { mergePem } from './bundle.ts'
 import type { CertificateManagerOptions, CertificatePriority, Certificates, CertificateStatus } from './contract.ts'
 import { makeRequest } from './csr.ts'
+import type { HeldCertificate, KeptCertificates } from './kept.ts'
 import { identityOfCertificate } from './peer-identity.ts'
-
-interface Held {
-  readonly pair: KeyPair
-  readonly notBefore: number
-  readonly notAfter: number
-  readonly renewAt: number
-  readonly serial: string
-}
 
 interface Waiter {
   resolve(pair: KeyPair): void
@@ -30,7 +23,7 @@ interface Entry {
   readonly uri: string
   readonly backoff: Backoff
   readonly waiters: Waiter[]
-  held: Held | undefined
+  held: HeldCertificate | undefined
   /** Waiting for its turn at the CA. */
   queued: CertificatePriority | undefined
   running: boolean
@@ -49,6 +42,8 @@ const FAST_FAIL_MS = 1_000
 const LONGEST_TIMER_MS = 3_600_000
 /** A renewal falls this share of the life around its middle: nodes that started together do not come together. */
 const JITTER = 0.1
+/** What was brought along for identities that nobody has used by then is dropped: their pods are gone. */
+const RESTORED_MS = 600_000
 
 export class CertificateManager implements Certificates {
   readonly #options: CertificateManagerOptions
@@ -56,13 +51,23 @@ export class CertificateManager implements Certificates {
   readonly #queue: Record<CertificatePriority, Entry[]> = { realtime: [], warmup: [], background: [] }
   readonly #listeners: ((bundle: string) => void)[] = []
   readonly #renewed: ((identity: Identity) => void)[] = []
+  readonly #changed: (() => void)[] = []
+  /** Of the program before this one, until somebody asks for them. */
+  readonly #restored: Map<string, HeldCertificate>
+  readonly #restoredTimer: Timer | undefined
   #running = 0
+  /** Where roots come from: the file, the mesh's settings, the CA's last answer. */
+  readonly #roots: { file: string; mesh: string; answer: string }
   #trust: string
   #closed = false
 
   constructor(options: CertificateManagerOptions) {
+    const { roots, restored, clock } = options
     this.#options = options
-    this.#trust = options.roots
+    this.#roots = { file: roots, mesh: '', answer: restored?.trust ?? '' }
+    this.#trust = mergePem(this.#roots.answer, roots)
+    this.#restored = new Map(restored?.held)
+    if (this.#restored.size > 0) this.#restoredTimer = clock.after(RESTORED_MS, () => this.#dropRestored(), true)
   }
 
   keyPair(identity: Identity): KeyPair | Promise<KeyPair> {
@@ -99,11 +104,24 @@ export class CertificateManager implements Certificates {
     const entry = this.#entries.get(uri)
     if (!entry) return
     this.#entries.delete(uri)
+    const { held } = entry
     this.#drop(entry, new AmbitError('CERTIFICATE_UNAVAILABLE', `${uri} is no longer used on this node.`))
+    if (held) this.#tellChanged()
   }
 
   trust(): string {
     return this.#trust
+  }
+
+  /** The file has other roots. */
+  setFileRoots(roots: string): void {
+    this.#setRoots({ file: roots })
+  }
+
+  /** The mesh's settings have other roots; '' where control says nothing of them. What came with earlier certificates no longer counts. */
+  setMeshRoots(roots: string): void {
+    // Newer than what came with a certificate hours ago, and has what is not to be trusted any more left out.
+    if (roots !== this.#roots.mesh) this.#setRoots(roots === '' ? { mesh: roots } : { mesh: roots, answer: '' })
   }
 
   onTrust(listener: (bundle: string) => void): void {
@@ -112,6 +130,20 @@ export class CertificateManager implements Certificates {
 
   onRenewed(listener: (identity: Identity) => void): void {
     this.#renewed.push(listener)
+  }
+
+  /** A certificate came or went: what `kept` gives is another. */
+  onChanged(listener: () => void): void {
+    this.#changed.push(listener)
+  }
+
+  /** All that is held, with the keys, for the next program. */
+  kept(): KeptCertificates {
+    const held = new Map(this.#restored)
+    for (const entry of this.#entries.values()) if (entry.held) held.set(entry.uri, entry.held)
+    const now = this.#options.clock.now()
+    for (const [uri, { notAfter }] of held) if (notAfter <= now) held.delete(uri)
+    return { trust: this.#roots.answer || this.#roots.mesh, held }
   }
 
   status(): readonly CertificateStatus[] {
@@ -135,6 +167,8 @@ export class CertificateManager implements Certificates {
 
   close(): void {
     this.#closed = true
+    this.#restoredTimer?.cancel()
+    this.#restored.clear()
     const error = new AmbitError('CERTIFICATE_UNAVAILABLE', 'This program is shutting down.')
     for (const entry of this.#entries.values()) this.#drop(entry, error)
     this.#entries.clear()
@@ -165,6 +199,12 @@ export class CertificateManager implements Certificates {
       forgotten: false,
     }
     this.#entries.set(uri, entry)
+    const restored = this.#restored.get(uri)
+    this.#restored.delete(uri)
+    if (restored && this.#options.clock.now() < restored.notAfter) {
+      entry.held = restored
+      this.#schedule(entry)
+    }
     return entry
   }
 
@@ -205,7 +245,7 @@ export class CertificateManager implements Certificates {
     }
   }
 
-  async #fetch(entry: Entry): Promise<Held> {
+  async #fetch(entry: Entry): Promise<HeldCertificate> {
     const { sign, clock, validitySeconds = 86_400, random = Math.random } = this.#options
     const { key, csr } = await makeRequest(entry.identity)
     const chain = await sign({ csr, identity: entry.identity, validitySeconds })
@@ -219,7 +259,7 @@ export class CertificateManager implements Certificates {
     const now = clock.now()
     const notAfter = leaf.validToDate.getTime()
     if (notAfter <= now) throw new Error(`the CA's certificate is over since ${leaf.validTo}; do the clocks agree?`)
-    this.#setTrust(mergePem(chain.at(-1) ?? ''))
+    this.#setRoots({ answer: mergePem(chain.at(-1) ?? '') })
     const share = 0.5 + JITTER * (random() - 0.5)
     return {
       pair: { certificate: mergePem(...chain.slice(0, -1)), key },
@@ -230,7 +270,7 @@ export class CertificateManager implements Certificates {
     }
   }
 
-  #settle(entry: Entry, held: Held | undefined, cause: unknown): void {
+  #settle(entry: Entry, held: HeldCertificate | undefined, cause: unknown): void {
     this.#running--
     entry.running = false
     if (!entry.forgotten) {
@@ -240,7 +280,7 @@ export class CertificateManager implements Certificates {
     this.#pump()
   }
 
-  #succeed(entry: Entry, held: Held): void {
+  #succeed(entry: Entry, held: HeldCertificate): void {
     const before = entry.held
     entry.held = held
     entry.error = undefined
@@ -251,6 +291,7 @@ export class CertificateManager implements Certificates {
       'certificate received',
     )
     this.#schedule(entry)
+    this.#tellChanged()
     if (before) for (const listener of this.#renewed) listener(entry.identity)
   }
 
@@ -291,10 +332,23 @@ export class CertificateManager implements Certificates {
     )
   }
 
-  #setTrust(bundle: string): void {
+  #setRoots(roots: Partial<{ file: string; mesh: string; answer: string }>): void {
+    Object.assign(this.#roots, roots)
+    const { file, mesh, answer } = this.#roots
+    const bundle = mergePem(mesh, answer, file)
     if (bundle === '' || bundle === this.#trust) return
     this.#trust = bundle
     for (const listener of this.#listeners) listener(bundle)
+  }
+
+  #tellChanged(): void {
+    if (!this.#closed) for (const listener of this.#changed) listener()
+  }
+
+  #dropRestored(): void {
+    if (this.#restored.size === 0) return
+    this.#restored.clear()
+    this.#tellChanged()
   }
 
   #drop(entry: Entry, error: AmbitError): void {

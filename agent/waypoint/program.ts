@@ -1,6 +1,5 @@
 // One serving process: puts the rooms together (control, certificates, the waypoint) and says in which order they stop. The
 // single process and each of many workers are made of it. Must not live here: behaviour, admin servers, processes (main.ts, workers/).
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { getHeapStatistics } from 'node:v8'
 import { systemClock } from '../base/clock.ts'
@@ -12,6 +11,7 @@ import type { Identity } from '../mesh/identity.ts'
 import type { Place } from '../mesh/localize.ts'
 import { MeshState } from '../mesh/state.ts'
 import { CertificateManager } from '../pki/manager.ts'
+import { RootFile } from '../pki/root-file.ts'
 import { AccessLog } from '../telemetry/access-log.ts'
 import { Metrics } from '../telemetry/exposition.ts'
 import { Readiness } from '../telemetry/readiness.ts'
@@ -61,6 +61,13 @@ export async function startProgram(
 
   // Made once the settings are known; what is applied before finds nothing to prune.
   let waypoint: Waypoint | undefined
+  let certificates: CertificateManager | undefined
+  const rootFile = new RootFile({
+    file: options.rootCert,
+    clock,
+    log: log.child({ room: 'pki' }),
+    onChange: (roots) => certificates?.setFileRoots(roots),
+  })
   const control = await connectControl({
     address: options.control,
     rootCertFile: options.rootCert,
@@ -79,14 +86,19 @@ export async function startProgram(
     log: log.child({ room: 'wire' }),
     clusterId: options.clusterId,
     ...(options.stateDir !== undefined && { lastGoodFile: join(options.stateDir, 'last-good.bin') }),
-    onApplied: () => waypoint?.refresh(),
+    onApplied() {
+      certificates?.setMeshRoots(state.settings.trustBundle)
+      waypoint?.refresh()
+    },
   })
-  const certificates = new CertificateManager({
+  const held = new CertificateManager({
     sign: (request) => control.sign(request),
     clock,
     log: log.child({ room: 'pki' }),
-    roots: readFileSync(options.rootCert, 'utf8'),
+    roots: rootFile.roots,
   })
+  certificates = held
+  held.setMeshRoots(state.settings.trustBundle)
   if (!control.restored) await control.synced('MeshSettings')
   const own: Identity = {
     trustDomain: state.settings.trustDomain,
@@ -122,7 +134,7 @@ export async function startProgram(
     identity: own,
     place,
     state,
-    certificates,
+    certificates: held,
     transport,
     clock,
     random: Math.random,
@@ -141,7 +153,7 @@ export async function startProgram(
     readiness,
     identity: own,
     restored: control.restored,
-    dump: () => dump(state, serving, certificates, control),
+    dump: () => dump(state, serving, held, control),
     status() {
       const { connected, lastResponse, kinds } = control.status()
       return {
@@ -154,17 +166,18 @@ export async function startProgram(
         pending: readiness.pending,
         control: { connected, lastResponse, rejected: kinds.flatMap(({ rejected }) => rejected) },
         config: inventoryDigest(heldInventory(control, waypointKinds)),
-        certificates: certificates.status(),
+        certificates: held.status(),
       }
     },
     held: (query) => heldAnswer(control, waypointKinds, query),
     run(lifecycle) {
       lifecycle.onStop('access log', () => access.close())
       lifecycle.onStop('control', () => control.close())
+      lifecycle.onStop('roots', () => rootFile.close())
       lifecycle.onStop('connections', () => {
         overload.stop()
         serving.close()
-        certificates.close()
+        held.close()
       })
       lifecycle.onStop('requests', async () => {
         readiness.drain()
@@ -172,7 +185,7 @@ export async function startProgram(
       })
       if (control.restored) synced.done()
       else void control.synced().then(() => synced.done())
-      void certify(certificates, own, log).then(() => certified.done())
+      void certify(held, own, log).then(() => certified.done())
     },
   }
 }

@@ -182,8 +182,10 @@ class Connection implements ControlConnection {
 
   /** The channel, made anew when the root certificates have changed. */
   #channel(): Client {
-    const { address, rootCertFile, serverName = 'control.ambit-system.svc' } = this.#options
-    const roots = readText(rootCertFile, 'CONTROL_ROOT_UNREADABLE', 'The root certificate of control')
+    const { address, rootCertFile, state, serverName = 'control.ambit-system.svc' } = this.#options
+    const file = readText(rootCertFile, 'CONTROL_ROOT_UNREADABLE', 'The root certificate of control')
+    // The kubelet brings a file with new roots minutes after control has told of them.
+    const roots = `${file}\n${state.settings.trustBundle}`
     if (this.#client && roots === this.#clientRoots) return this.#client
     this.#client?.close()
     this.#clientRoots = roots

@@ -193,6 +193,8 @@ export interface Native {
   socketListens(fd: number): number
   socketName(fd: number, peer: boolean): Uint8Array | number
   socketNetns(fd: number): bigint | number
+  sealedMemory(name: string, bytes: Uint8Array): number
+  isSealed(fd: number): number
   packetSocket(path: string): number
   socketPair(): [number, number] | number
   sendFds(socket: number, bytes: Uint8Array, fds: readonly number[]): number

@@ -28,6 +28,7 @@ export type { FeatureName } from './features.ts'
 export * as codec from './codec.ts'
 export type { Codec, ValueOf } from './codec.ts'
 export { ensureBpffs, isBpffs } from './pins.ts'
+export { readSealed, sealedMemory } from './memory.ts'
 export {
   cgroupId,
   closeFd,

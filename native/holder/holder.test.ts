@@ -105,6 +105,38 @@ describe.each<Build>(['release', 'asan'])('a holder (%s)', (build) => {
     expect(await stage.ask('status')).toMatchObject({ count: 2 })
   })
 
+  it('keeps sealed memory, of which the maker is gone, over the next holder too', async () => {
+    const { socket } = await stage.do('memory', { say: 'a secret', size: 100 })
+    expect(await stage.ask('put', { body: 'keys', sockets: [socket] })).toMatchObject({ status: '' })
+    await stage.do('close', { thing: socket })
+    const recalled = async () =>
+      (await stage.do('recall', { socket: (await stage.ask('get', { body: 'keys' })).sockets![0] })).said
+    expect(await recalled()).toContain('a secret')
+    await stage.holder()
+    await holder.says('another holder has taken over')
+    expect(await recalled()).toContain('a secret')
+  })
+
+  it('refuses memory that could still change, too much of it, too many pieces, and memory beside sockets', async () => {
+    const put = async (body: string, options: Record<string, unknown>) => {
+      const { socket } = await stage.do('memory', options)
+      const { status } = await stage.ask('put', { body, sockets: [socket] })
+      await stage.do('close', { thing: socket })
+      return status
+    }
+    for (const leave of ['seal', 'shrink', 'grow', 'write'])
+      expect(await put('open', { leave: [leave] }), leave).toBe('Invalid argument')
+    expect(await put('big', { size: 16 * 1024 * 1024 + 1 })).toBe('File too large')
+    for (const name of ['a', 'b', 'c', 'd']) expect(await put(name, { size: 16 * 1024 * 1024 })).toBe('')
+    expect(await put('e', { size: 1 })).toBe('No space left on device')
+    expect(await put('d', { size: 1 })).toBe('')
+    await stage.put('e')
+    const { socket } = await stage.do('listener')
+    const { socket: memory } = await stage.do('memory', {})
+    expect((await stage.ask('put', { body: 'both', sockets: [socket, memory] })).status).toBe('Invalid argument')
+    expect((await stage.ask('list')).names).toEqual(['a', 'b', 'c', 'd', 'e'])
+  })
+
   it('keeps at most 4096 sets', async () => {
     const { socket } = await stage.do('listener')
     const client = await stage.client()

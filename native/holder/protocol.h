@@ -7,20 +7,29 @@
  * request's `kind`; its `status` is 0 or an errno.
  *
  * What is kept are sets: a name, and one to HOLDER_SET_MAX listening sockets in an order that means
- * something to who put them. A name is 1 to HOLDER_NAME_MAX printable ASCII characters without
- * space.
- *
- *   kind       request: body, descriptors   answer: body, descriptors; errno
+ * something to who put them, or one piece of sealed memory (memfd_create, with all of F_SEAL_SEAL,
+ * _SHRINK, _GROW and _WRITE). A name is 1 to HOLDER_NAME_MAX printable ASCII characters without
+ * space. What is in memory the holder never reads.
+ */
+
+/* clang-format off */
+/*   kind       request: body, descriptors   answer: body, descriptors; errno
  *   STATUS     -                            `count`: sets kept
- *   PUT        name, the set                replaces a set of that name. EINVAL: bad name, no or
- * too many descriptors, one that does not listen. ENOSPC: full GET        name the set; the holder
- * keeps it. ENOENT LIST       a name, or nothing           names after it in byte order, each ended
- * by a 0 byte, as many as fit; `count`: how many; 0: no more DROP       name ENOENT DROP_ALL   a
- * prefix, or nothing         `count`: sets dropped TAKE_OVER  -                            see
- * below. EBUSY: another one is at it COMMIT     -                            only from who takes
- * over (EPROTO) LEAVING    -                            never a request, see below
- *
- * Every answer has `instance`, which differs between holders and between their runs: who sees a new
+ *   PUT        name, the set                replaces a set of that name. EINVAL: bad name, no or too
+ *                                           many descriptors, one that is neither. EFBIG: too much
+ *                                           memory. ENOSPC: full
+ *   GET        name                         the set; the holder keeps it. ENOENT
+ *   LIST       a name, or nothing           names after it in byte order, each ended by a 0 byte, as
+ *                                           many as fit; `count`: how many; 0: no more
+ *   DROP       name                         ENOENT
+ *   DROP_ALL   a prefix, or nothing         `count`: sets dropped
+ *   TAKE_OVER  -                            see below. EBUSY: another one is at it
+ *   COMMIT     -                            only from who takes over (EPROTO)
+ *   LEAVING    -                            never a request, see below
+ */
+/* clang-format on */
+
+/* Every answer has `instance`, which differs between holders and between their runs: who sees a new
  * one looks what is there (LIST) and puts what is missing.
  *
  * Take-over. A new holder finds the old one by connecting to the path where both are to listen.
@@ -49,6 +58,9 @@
 #define HOLDER_SET_MAX 8
 /* Sets: a node has at most as many pods. */
 #define HOLDER_SETS_MAX 4096
+/* Sets that are memory, and bytes of each: the certificates of 4096 service accounts take 12 MB. */
+#define HOLDER_MEMORIES_MAX 4
+#define HOLDER_MEMORY_MAX (16 * 1024 * 1024)
 #define HOLDER_BODY_MAX 16384
 /* Connections at once; further ones are closed. */
 #define HOLDER_CLIENTS_MAX 32

@@ -4,9 +4,11 @@
 #include "serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -65,13 +67,41 @@ static int all_listen(const struct packet *packet)
 	return 1;
 }
 
+static int is_sealed(int fd)
+{
+	const int whole = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	/* Sockets, pipes and files of a disk have no seals: EINVAL. */
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && (seals & whole) == whole;
+}
+
+/* Whether one more set may be memory. Returns 0 or an errno. */
+static int check_memory(const char *name, int fd)
+{
+	unsigned int others = 0;
+	struct stat found;
+
+	if (fstat(fd, &found) != 0 || found.st_size > HOLDER_MEMORY_MAX)
+		return EFBIG;
+	for (const struct set *set = sets_after(""); set; set = sets_after(set->name))
+		if (strcmp(set->name, name) != 0 && is_sealed(set->fds[0]))
+			others++;
+	return others < HOLDER_MEMORIES_MAX ? 0 : ENOSPC;
+}
+
 static int put(struct packet *packet)
 {
-	int error;
+	int error = 0;
 
-	if (!name_is_valid(packet->body, packet->length) || packet->count == 0 ||
-	    !all_listen(packet))
+	if (!name_is_valid(packet->body, packet->length) || packet->count == 0)
 		return EINVAL;
+	if (packet->count == 1 && is_sealed(packet->fds[0]))
+		error = check_memory(packet->body, packet->fds[0]);
+	else if (!all_listen(packet))
+		error = EINVAL;
+	if (error)
+		return error;
 	error = -sets_put(packet->body, packet->fds, packet->count);
 	if (!error)
 		packet->count = 0;

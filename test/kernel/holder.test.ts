@@ -264,3 +264,49 @@ describe('uninstalling', () => {
     expect(existsSync(stage.path)).toBe(true)
   })
 })
+
+describe('secrets in a holder', () => {
+  it('are found by the next agent, replaced and dropped, and are no part of any file system', async () => {
+    const { vault } = node.redirect
+    expect(await vault.load()).toBeUndefined()
+    await vault.save(Buffer.from('first'))
+    await vault.save(Buffer.from('second'))
+    expect(await kept()).toEqual(['keys'])
+    await node.die()
+    node.redirect = await openRedirect(options)
+    expect((await node.redirect.vault.load())?.toString()).toBe('second')
+    const big = Buffer.alloc(16 * 1024 * 1024, 'x')
+    await node.redirect.vault.save(big)
+    expect((await node.redirect.vault.load())?.equals(big)).toBe(true)
+    await node.redirect.vault.save(undefined)
+    expect(await node.redirect.vault.load()).toBeUndefined()
+    expect(await kept()).toEqual([])
+    expect(problems).toEqual([])
+  })
+
+  it('are put again when the holder was started anew, and left alone by an agent that does not lead any more', async () => {
+    await node.redirect.vault.save(Buffer.from('mine'))
+    stage.killHolders()
+    await stage.holder()
+    expect(await kept()).toEqual([])
+    await expect.poll(kept, { timeout: 10_000 }).toEqual(['keys'])
+    const old = node.redirect
+    const next = await openRedirect(options)
+    await next.vault.save(Buffer.from('of the next'))
+    await old.vault.save(Buffer.from('late'))
+    old.close()
+    node.redirect = next
+    expect((await next.vault.load())?.toString()).toBe('of the next')
+  })
+
+  it('go with everything else when it is uninstalled', async () => {
+    await node.redirect.vault.save(Buffer.from('mine'))
+    await node.redirect.uninstall()
+    expect(await kept()).toEqual([])
+  })
+
+  it('are not read from what is no sealed memory', async () => {
+    await stage.put('keys')
+    expect(await node.redirect.vault.load()).toBeUndefined()
+  })
+})

@@ -2,7 +2,7 @@
 // transfers and idle connections, each accounted for by a peer in a pod.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { TWO_WAYS } from '../world/meshes.ts'
-import { eventually, openWorld } from '../world/sandbox.ts'
+import { eventually, openWorld, run } from '../world/sandbox.ts'
 import { Steady, type Outcomes, type SteadySum } from '../world/steady.ts'
 
 const ECHO = 9004
@@ -95,4 +95,45 @@ describe('an upgrade of an agent', () => {
     },
     60_000,
   )
+})
+
+describe('both agents killed while control says nothing', () => {
+  it('carry mutual TLS between the nodes at once, with the keys that the holder kept', async () => {
+    const control = pidOf('control')!
+    const call = async (): Promise<void> => {
+      const { code, out, err } = await world.exec('direct/client', ['curl', '-sS', '-m', '10', 'http://far.direct/'])
+      expect(code, err).toBe(0)
+      expect(out).toContain('far')
+    }
+    await call()
+    // What agents hold is saved a moment after it came.
+    await later(1_000)
+    // It accepts connections and never answers: worse than one that is gone.
+    process.kill(control, 'SIGSTOP')
+    try {
+      const programs = ['agent-node-1', 'agent-node-2']
+      const before = programs.map(pidOf)
+      for (const pid of before) process.kill(pid!, 'SIGKILL')
+      await eventually('other processes', () =>
+        programs.every((one, i) => pidOf(one) !== undefined && pidOf(one) !== before[i]),
+      )
+      const began = performance.now()
+      await call()
+      // The start of an agent, and nothing that waits for control.
+      expect(performance.now() - began).toBeLessThan(8_000)
+      for (const program of programs) {
+        const lines = world.logs(program).map(({ msg }) => msg)
+        expect(lines.filter((line) => line === 'certificates of the agent before this one are taken up').length).toBe(
+          // Once for each start but the first.
+          lines.filter((line) => line === 'agent started').length - 1,
+        )
+      }
+      // Keys are nowhere in what agents write.
+      const { out } = await run(['grep', '-rlE', 'PRIVATE KEY', world.sandbox.layout.home, '--exclude-dir=control'])
+      expect(out).toBe('')
+    } finally {
+      process.kill(control, 'SIGCONT')
+    }
+    await call()
+  }, 60_000)
 })

@@ -230,6 +230,14 @@ export interface Redirect {
   uninstall(): Promise<void>
 }
 
+/** What this node's next agent finds again, and no disk ever has: memory that the holder keeps, for root and its own user only. */
+export interface SecretMemory {
+  /** What was saved last, by this agent or one before it; undefined if there is nothing, or no holder. */
+  load(): Promise<Buffer | undefined>
+  /** Replaces it; undefined: nothing is kept. At most 16 MiB. Does nothing once another agent leads. A holder that is away is told later. */
+  save(bytes: Uint8Array | undefined): Promise<void>
+}
+
 /** The same with the tables that let the kernel decide by itself, the guards, and what the kernel then counts. */
 export interface NodeRedirect extends Redirect, Checks {
   /** Brings the guards up to date with the interfaces the pod has by now. Cheap where nothing has changed: for a reconciler. */
@@ -241,6 +249,7 @@ export interface NodeRedirect extends Redirect, Checks {
   judgeOpen(uid: string, allowed: (older: OlderConnection) => boolean): Promise<JudgedOpen | undefined>
   readonly tables: TableWriter
   readonly telemetry: KernelTelemetry
+  readonly vault: SecretMemory
   /**
    * False once a newer agent has taken over, or all was uninstalled: this one carries what it has, and changes nothing. What
    * would change something does nothing then, but enroll and unenroll, which throw REDIRECT_SUPERSEDED.

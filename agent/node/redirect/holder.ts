@@ -1,6 +1,6 @@
 // A client of the holder, which keeps listening sockets while there is no agent (native/holder/protocol.h). Each request is a
 // connection of its own, so that nothing has to be known of holders that come and go. Must not live here: which sockets are
-// kept, and when (listeners.ts).
+// kept (listeners.ts, vault.ts), and when (keeping.ts).
 import { closeFd, packetSocket, recvFds, sendFds, BpfError } from '../../../native/bpf/index.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 
@@ -46,12 +46,12 @@ export class Holder {
     return { sets: count, instance }
   }
 
-  /** Has listening sockets kept under a name, in place of those that were; this process's descriptors stay its own. */
+  /** Has listening sockets, or one sealed memory, kept under a name, in place of what was; this process's descriptors stay its own. */
   async put(name: string, fds: readonly number[]): Promise<void> {
     await this.#ask('put', name, fds)
   }
 
-  /** New descriptors of the sockets of that name, the caller's to close; undefined if there are none. */
+  /** New descriptors of what has that name, the caller's to close; undefined if there is nothing. */
   async get(name: string): Promise<readonly number[] | undefined> {
     const { status, fds } = await this.#ask('get', name)
     return status === ENOENT ? undefined : fds
@@ -122,7 +122,7 @@ export class Holder {
 
   #failure(kind: string, problem: string): AmbitError {
     return new AmbitError('REDIRECT_HOLDER', `The holder at ${this.path} did not do '${kind}': ${problem}.`, {
-      hint: 'Without it, connections that are opened while no agent runs are refused. See whether ambit-holder runs there.',
+      hint: 'Without it, connections that are opened while no agent runs are refused, and a new agent needs control to have its keys. See whether ambit-holder runs there.',
     })
   }
 }

@@ -34,6 +34,7 @@ import { listenToFlows } from './flows.ts'
 import { guardInterfaces } from './guards.ts'
 import { judgeOpen } from './judge.ts'
 import { Kubelet } from './kubelet.ts'
+import type { Keeping } from './keeping.ts'
 import type { Lease } from './lease.ts'
 import { LeasedTables } from './leased-tables.ts'
 import type { Listeners } from './listeners.ts'
@@ -44,6 +45,7 @@ import { podPins, type NodePrograms } from './programs.ts'
 import type { RedirectOptions } from './redirect.ts'
 import { Tables } from './tables.ts'
 import { uninstallNode } from './uninstall.ts'
+import type { Vault } from './vault.ts'
 
 /** Pods whose namespace is remembered, those of this node and some that are gone. */
 const NAMES_KEPT = 8_192
@@ -55,7 +57,9 @@ export interface Parts extends RedirectOptions {
   readonly pins: string
   readonly features: Readonly<Record<string, boolean>>
   readonly lease: Lease
+  readonly keeping: Keeping
   readonly listeners: Listeners
+  readonly vault: Vault
   readonly older: readonly OlderPins[]
   readonly onProblem: (problem: Error) => void
 }
@@ -63,7 +67,9 @@ export interface Parts extends RedirectOptions {
 export class KernelRedirect implements NodeRedirect {
   readonly features: Readonly<Record<string, boolean>>
   readonly tables: LeasedTables
+  readonly vault: Vault
   readonly #lease: Lease
+  readonly #keeping: Keeping
   readonly #listeners: Listeners
   /** Not yet removed. */
   #older: readonly OlderPins[]
@@ -84,7 +90,7 @@ export class KernelRedirect implements NodeRedirect {
   #closed = false
 
   constructor(parts: Parts) {
-    const { programs, pins, pinRoot, agentCgroupIds, features, lease, listeners, older, onProblem } = parts
+    const { programs, pins, pinRoot, agentCgroupIds, features, lease, keeping, listeners, older, onProblem } = parts
     this.#programs = programs
     this.#pinRoot = pins
     this.#root = pinRoot
@@ -95,7 +101,9 @@ export class KernelRedirect implements NodeRedirect {
       this.#kubelet.look()
     }
     this.features = features
+    this.vault = parts.vault
     this.#lease = lease
+    this.#keeping = keeping
     this.#listeners = listeners
     this.#older = older
     this.#onProblem = onProblem
@@ -258,7 +266,8 @@ export class KernelRedirect implements NodeRedirect {
     }
     this.#pods.clear()
     this.#kubelet?.close()
-    this.#listeners.close()
+    this.#keeping.close()
+    this.vault.close()
     for (const older of this.#older) older.close()
     this.#lease.close()
     this.#programs.close()

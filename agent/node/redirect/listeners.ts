@@ -1,57 +1,36 @@
 // The pods' listening sockets: made anew, or taken back from the holder, which keeps them while there is no agent. A holder that
-// is away costs only that: pods are captured all the same. Must not live here: the protocol (holder.ts), where the kernel
-// finds them (pods.ts).
+// is away costs only that: pods are captured all the same. Must not live here: how the holder is kept up to date (keeping.ts),
+// where the kernel finds them (pods.ts).
 import { BpfError, closeFd, socketNetns } from '../../../native/bpf/index.ts'
-import { AmbitError } from '../../base/errors.ts'
 import type { PodListeners } from './contract.ts'
-import { PATIENCE_MS, type Holder } from './holder.ts'
+import type { Keeping } from './keeping.ts'
 import { makeListeners } from './pods.ts'
 
-/** Between looks whether the holder still has everything. */
-const LOOK_MS = 5_000
-
-export interface ListenersOptions {
-  /** Undefined: nothing is kept. */
-  readonly holder: Holder | undefined
-  /** Part of every name, so that sockets of two schemas never mix: an accepted connection's note is of one schema. */
-  readonly schema: number
-  /** False: another agent says what is kept. */
-  readonly leads: () => boolean
-  /** The holder failed; said again only after it worked in between. */
-  readonly onProblem: (problem: AmbitError) => void
-}
-
 export class Listeners {
-  readonly #options: ListenersOptions
-  /** What the holder is to keep, by name. */
-  readonly #kept = new Map<string, PodListeners>()
-  readonly #timer: NodeJS.Timeout | undefined
-  /** The holder's run that has everything; undefined: not known. */
-  #instance: bigint | undefined
-  #told = false
+  readonly #keeping: Keeping
+  /** Part of every name, so that sockets of two schemas never mix: an accepted connection's note is of one schema. */
+  readonly #schema: number
 
-  constructor(options: ListenersOptions) {
-    this.#options = options
-    if (options.holder) this.#timer = setInterval(() => void this.look(), LOOK_MS).unref()
+  constructor(keeping: Keeping, schema: number) {
+    this.#keeping = keeping
+    this.#schema = schema
   }
 
   /** The listeners of a namespace, those of an earlier agent where the holder has them. Owned by the caller. */
   async of(cookie: bigint, netns: number): Promise<PodListeners> {
-    const listeners = (await this.take(this.#options.schema, cookie)) ?? makeListeners(netns)
+    const listeners = (await this.take(this.#schema, cookie)) ?? makeListeners(netns)
     await this.keep(cookie, listeners)
     return listeners
   }
 
   /** Has the holder keep these, in place of those it has of that namespace. */
-  async keep(cookie: bigint, listeners: PodListeners): Promise<void> {
-    const name = nameOf(this.#options.schema, cookie)
-    this.#kept.set(name, listeners)
-    await this.#try((holder) => holder.put(name, fdsOf(listeners)))
+  async keep(cookie: bigint, { outbound, hbone, plaintext }: PodListeners): Promise<void> {
+    await this.#keeping.put(nameOf(this.#schema, cookie), [outbound, hbone, plaintext])
   }
 
   /** What the holder has of a namespace under a schema; owned by the caller. */
   async take(schema: number, cookie: bigint): Promise<PodListeners | undefined> {
-    const fds = await this.#try((holder) => holder.get(nameOf(schema, cookie)))
+    const fds = await this.#keeping.get(nameOf(schema, cookie))
     if (!fds) return undefined
     const [outbound, hbone, plaintext] = fds
     if (outbound !== undefined && hbone !== undefined && plaintext !== undefined && areOf(fds, cookie))
@@ -62,74 +41,27 @@ export class Listeners {
   }
 
   /** The pod is gone: nothing is kept of it. */
-  async forget(cookie: bigint, schema = this.#options.schema): Promise<void> {
-    const name = nameOf(schema, cookie)
-    this.#kept.delete(name)
-    await this.#try((holder) => holder.drop(name))
+  async forget(cookie: bigint, schema = this.#schema): Promise<void> {
+    await this.#keeping.drop(nameOf(schema, cookie))
   }
 
   /** Has the holder forget what no pod of `cookies` has: it would keep namespaces alive that nobody knows. */
   async forgetOthers(cookies: ReadonlySet<bigint>): Promise<void> {
-    const prefix = `v${this.#options.schema}/`
-    for (const name of (await this.#try((holder) => holder.list(prefix))) ?? []) {
+    for (const name of await this.#keeping.list(`v${this.#schema}/`)) {
       const cookie = /^v\d+\/(\d+)$/.exec(name)?.[1]
       if (cookie !== undefined && cookies.has(BigInt(cookie))) continue
-      await this.#try((holder) => holder.drop(name))
+      await this.#keeping.drop(name)
     }
   }
 
   /** Nothing of that schema is kept any more. */
   async forgetSchema(schema: number): Promise<void> {
-    await this.#try((holder) => holder.dropAll(`v${schema}/`))
-  }
-
-  /** Puts again what the holder lost, as one that was started anew has. */
-  async look(): Promise<void> {
-    if (!this.#options.leads()) return
-    const status = await this.#try((holder) => holder.status())
-    if (!status || status.instance === this.#instance) return
-    const there = await this.#try((holder) => holder.list(''))
-    if (!there) return
-    const known = new Set(there)
-    for (const [name, listeners] of this.#kept) {
-      if (known.has(name)) continue
-      if ((await this.#try(async (holder) => (await holder.put(name, fdsOf(listeners)), true))) !== true) return
-    }
-    this.#instance = status.instance
-  }
-
-  /** Stops looking. What is kept stays. */
-  close(): void {
-    clearInterval(this.#timer)
-  }
-
-  async #try<T>(use: (holder: Holder) => Promise<T>): Promise<T | undefined> {
-    const { holder, onProblem } = this.#options
-    if (!holder) return undefined
-    try {
-      const value = await use(holder)
-      this.#told = false
-      holder.patienceMs = PATIENCE_MS
-      return value
-    } catch (error) {
-      if (!(error instanceof AmbitError)) throw error
-      // It may come back empty: then everything is to be put again.
-      this.#instance = undefined
-      if (!this.#told) onProblem(error)
-      this.#told = true
-      // Pods are not to wait for one that is away, each anew.
-      holder.patienceMs = 0
-      return undefined
-    }
+    await this.#keeping.dropAll(`v${schema}/`)
   }
 }
 
 function nameOf(schema: number, cookie: bigint): string {
   return `v${schema}/${cookie}`
-}
-
-function fdsOf({ outbound, hbone, plaintext }: PodListeners): number[] {
-  return [outbound, hbone, plaintext]
 }
 
 /** True if all are sockets of the namespace with this cookie. */

@@ -6,12 +6,14 @@ import { probeNeeds, requireNeeds } from './features.ts'
 import { Holder } from './holder.ts'
 import { KernelRedirect } from './kernel-redirect.ts'
 import { checkKubelet, type KubeletOptions } from './kubelet.ts'
+import { Keeping } from './keeping.ts'
 import { Lease } from './lease.ts'
 import { Listeners } from './listeners.ts'
 import { olderPins } from './older.ts'
 import { parsePin, purge } from './pods.ts'
 import { openPrograms, podPins, type NodePrograms } from './programs.ts'
 import { SCHEMA, pinFolder } from './schema.ts'
+import { Vault } from './vault.ts'
 
 export interface RedirectOptions {
   /** The node's cgroup: parent of the pods' and of the agent's own, path under the cgroup2 mount. */
@@ -71,9 +73,22 @@ export async function openRedirect(options: RedirectOptions): Promise<NodeRedire
   purge(programs, pins)
   const onProblem = options.onProblem ?? (() => undefined)
   const holder = options.holder === undefined ? undefined : new Holder(options.holder)
-  const listeners = new Listeners({ holder, schema, leads: () => lease.leads(), onProblem })
+  const keeping = new Keeping({ holder, leads: () => lease.leads(), onProblem })
+  const listeners = new Listeners(keeping, schema)
   await listeners.forgetOthers(new Set(podPins(pins).flatMap((name) => parsePin(name)?.cookie ?? [])))
-  return new KernelRedirect({ ...options, programs, pins, features, lease, listeners, older, onProblem })
+  const vault = new Vault({ keeping, leads: () => lease.leads() })
+  return new KernelRedirect({
+    ...options,
+    programs,
+    pins,
+    features,
+    lease,
+    keeping,
+    listeners,
+    vault,
+    older,
+    onProblem,
+  })
 }
 
 /**

@@ -11,7 +11,7 @@ import { namesIn, otherSchemas, pinFolder, removeSchema } from './schema.ts'
 export interface Uninstalled {
   readonly schemas: readonly number[]
   readonly pods: number
-  /** Sets of listeners the holder had. */
+  /** What the holder had: a set of listeners for each pod, and the keys of all. */
   readonly kept: number
 }
 

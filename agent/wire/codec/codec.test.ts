@@ -336,6 +336,7 @@ const settings = record<MeshSettings>({
   l7Selector: fc.constantFrom('ambit', 'istio'),
   sameNode: fc.constantFrom('direct', 'tunnel'),
   enrolledNamespaces: strings,
+  trustBundle: text,
 })
 
 /** Shuffles the keys of every object, deeply: the same value, built in another order. */

@@ -41,6 +41,7 @@ export const settingsCodec: Codec<MeshSettings> = {
         l7Selector: selectors.wire(settings.l7Selector),
         enrolledNamespaces: [...settings.enrolledNamespaces],
         sameNodeTunnel: settings.sameNode === 'tunnel',
+        trustBundle: settings.trustBundle,
       }),
     ),
   decode(bytes) {
@@ -56,6 +57,7 @@ export const settingsCodec: Codec<MeshSettings> = {
       l7Selector: selectors.text(wire.l7Selector),
       sameNode: wire.sameNodeTunnel ? 'tunnel' : 'direct',
       enrolledNamespaces: wire.enrolledNamespaces,
+      trustBundle: wire.trustBundle,
     }
   },
 }

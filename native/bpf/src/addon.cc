@@ -8,6 +8,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   DefineObject(env, exports);
   DefineBatch(env, exports);
   DefineKernel(env, exports);
+  DefineMemory(env, exports);
   DefineRing(env, exports);
   DefineSockets(env, exports);
   return exports;

@@ -50,6 +50,7 @@ inline Napi::Uint8Array CopyOf(Napi::Env env, const void* data, size_t size) {
 void DefineObject(Napi::Env env, Napi::Object exports);
 void DefineBatch(Napi::Env env, Napi::Object exports);
 void DefineKernel(Napi::Env env, Napi::Object exports);
+void DefineMemory(Napi::Env env, Napi::Object exports);
 void DefineRing(Napi::Env env, Napi::Object exports);
 void DefineSockets(Napi::Env env, Napi::Object exports);
 

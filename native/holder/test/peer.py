@@ -3,10 +3,12 @@
 Knows the protocol by its own words (struct formats below), so that the header and the program are held to each other.
 """
 import array
+import fcntl
 import json
 import os
 import random
 import socket
+import stat
 import struct
 import sys
 
@@ -36,6 +38,25 @@ def listener(ask):
         sock.listen(16)
     sock.settimeout(5)
     return {"socket": keep(sock), "port": sock.getsockname()[1]}
+
+
+def memory(ask):
+    """A piece of memory, sealed but for what `leave` names."""
+    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, ask.get("size", 0))
+    os.pwrite(fd, ask.get("say", "").encode(), 0)
+    seals = {"seal": 1, "shrink": 2, "grow": 4, "write": 8}
+    # In this order: the first keeps others from being added.
+    for name in ("write", "grow", "shrink", "seal"):
+        if name not in ask.get("leave", []):
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals[name])
+    things[fd] = os.fdopen(fd, "rb", buffering=0)
+    return {"socket": fd}
+
+
+def recall(ask):
+    """What is in memory that came from a holder."""
+    return {"said": os.pread(ask["socket"], 100, 0).decode()}
 
 
 def packet(ask):
@@ -73,8 +94,15 @@ def read(ask):
         "count": count,
         "instance": str(instance),
         "names": [name.decode() for name in body.split(b"\0") if name],
-        "sockets": [keep(socket.socket(fileno=fd)) for fd in fds],
+        "sockets": [adopt(fd) for fd in fds],
     }
+
+
+def adopt(fd):
+    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return keep(socket.socket(fileno=fd))
+    things[fd] = os.fdopen(fd, "rb", buffering=0)
+    return fd
 
 
 def request(ask):
@@ -108,6 +136,7 @@ def fuzz(ask):
     chance = random.Random(ask["seed"])
     clients = []
     spare, plain = socket.socket(), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sealed = things.pop(memory({"size": 100})["socket"])
     spare.bind(("127.0.0.1", 0))
     spare.listen(1)
     cut = 0
@@ -133,7 +162,7 @@ def fuzz(ask):
             body = b"fuzz/" + body
         if kind == 2 and length <= 121:
             body = b"fuzz/" + body[:100]
-        fds = array.array("i", [chance.choice([spare, plain]).fileno()] * chance.choice([0, 0, 1, 3, 8, 9, 100]))
+        fds = array.array("i", [chance.choice([spare, plain, sealed]).fileno()] * chance.choice([0, 0, 1, 3, 8, 9, 100]))
         control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else []
         try:
             client.sendmsg([head + body], control)
@@ -153,12 +182,15 @@ def fuzz(ask):
         client.close()
     spare.close()
     plain.close()
+    sealed.close()
     return {"cut": cut}
 
 
 OPS = {
     "connect": connect,
     "listener": listener,
+    "memory": memory,
+    "recall": recall,
     "send": send,
     "read": read,
     "request": request,

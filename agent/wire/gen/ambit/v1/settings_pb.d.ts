@@ -64,6 +64,13 @@ export declare type MeshSettings = Message<"ambit.v1.MeshSettings"> & {
    * @generated from field: bool same_node_tunnel = 9;
    */
   sameNodeTunnel: boolean;
+
+  /**
+   * PEM. Told to everybody before the first certificate is issued under a new root.
+   *
+   * @generated from field: string trust_bundle = 10;
+   */
+  trustBundle: string;
 };
 
 /**

@@ -110,7 +110,7 @@ describe('Events', () => {
     player.answer = (asked, to) =>
       asked.method === 'PATCH' ? refuse(to, 404, 'gone') : reply(to, JSON.parse(asked.body), 201)
     await pass(60 * MINUTE)
-    expect(player.asked.map((one) => one.method)).toEqual(['POST', 'PATCH', 'POST'])
+    expect(player.asked.slice(0, 3).map((one) => one.method)).toEqual(['POST', 'PATCH', 'POST'])
   })
 
   it('change with their text, but not with each count in it', async () => {

@@ -70,6 +70,11 @@ export class ObjectStore {
     return { resources, denials, problems, systemNamespace: this.#systemNamespace }
   }
 
+  /** Those in force of some kinds, without what goes with `state`. */
+  some(definitions: readonly KindDefinition[]): Resource[] {
+    return definitions.flatMap((definition) => [...sorted(this.#shelf({ definition }))])
+  }
+
   #put(id: string, held: Held | undefined, before: Held | undefined): void {
     for (const [key, one] of before?.good ?? []) if (held?.good.get(key) !== one) this.#drop(one)
     for (const [key, one] of held?.good ?? []) if (before?.good.get(key) !== one) this.#shelf(one).fresh.add(one)
@@ -84,7 +89,7 @@ export class ObjectStore {
     if (!shelf.fresh.delete(one)) shelf.gone.add(one)
   }
 
-  #shelf({ definition }: Resource): Shelf {
+  #shelf({ definition }: Pick<Resource, 'definition'>): Shelf {
     let shelf = this.#shelves.get(definition)
     if (!shelf) this.#shelves.set(definition, (shelf = { sorted: [], fresh: new Set(), gone: new Set() }))
     return shelf

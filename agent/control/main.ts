@@ -6,11 +6,14 @@ import { AmbitError, messageOf } from '../base/errors.ts'
 import { splitHostPort } from '../base/ip.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { openLog, type Logger } from '../base/log.ts'
+import type { Resource } from '../config/resource.ts'
 import { openAuthority, type Authority } from '../pki/authority.ts'
 import { dumpRoutes, loggingRoutes, metricsRoutes, openAdmin, readyRoutes } from '../telemetry/admin.ts'
 import { Metrics } from '../telemetry/exposition.ts'
 import { Readiness } from '../telemetry/readiness.ts'
 import { WebhookCertificate } from './admit/certificate.ts'
+import { observeWebhook } from './admit/observe.ts'
+import { References } from './admit/references.ts'
 import { WebhookServer } from './admit/server.ts'
 import { Control } from './control.ts'
 import { gatherFiles } from './gather/files.ts'
@@ -228,10 +231,16 @@ function startParts({ kube, control, flags, metrics, clock, log, lifecycle }: Ru
 }
 
 /** Reviews what people apply. Where it cannot be, the rest goes on: nobody is kept from applying. */
-function startWebhook(listen: string, { kube, clock, log, lifecycle }: Running): void {
-  const { client, leader, systemNamespace: namespace } = kube
+function startWebhook(listen: string, { kube, metrics, clock, log, lifecycle }: Running): void {
+  const { client, gather, objects, leader, systemNamespace: namespace } = kube
   const room = log.child({ room: 'admit' })
-  const server = new WebhookServer({ listen, log: room })
+  const references = new References({
+    inForce: (definitions) => gather.inForce(definitions),
+    systemNamespace: namespace,
+    clock,
+  })
+  const knowledge = { held: objects, missing: (resource: Resource) => references.of(resource) }
+  const server = new WebhookServer({ listen, knowledge, log: room })
   const host = splitHostPort(listen)?.host ?? ''
   const names = [`control.${namespace}.svc`, ...(host === '' || host === '::' || host === '0.0.0.0' ? [] : [host])]
   const certificate = new WebhookCertificate({
@@ -243,6 +252,7 @@ function startWebhook(listen: string, { kube, clock, log, lifecycle }: Running):
     clock,
     log: room,
   })
+  observeWebhook(server, certificate, references, metrics)
   certificate.start()
   void server.start().then(
     () => room.info({ listen: server.address }, 'the webhook serves'),

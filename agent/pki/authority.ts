@@ -11,7 +11,7 @@ import { AmbitError, messageOf } from '../base/errors.ts'
 import { canonicalIp } from '../base/ip.ts'
 import type { KeyPair } from '../io/connection.ts'
 import { formatIdentity, parseIdentity, type Identity } from '../mesh/identity.ts'
-import { mergePem } from './bundle.ts'
+import { mergePem, splitPem } from './bundle.ts'
 import { generateKey, keyPem } from './csr.ts'
 
 x509.cryptoProvider.set(webcrypto as Crypto)
@@ -99,6 +99,24 @@ export async function authorityOf(material: AuthorityMaterial, clock: Clock, whe
 /** When a certificate ends, in milliseconds since the epoch. Throws for what is none. */
 export function certificateEnds(pem: string): number {
   return new NodeCertificate(pem).validToDate.getTime()
+}
+
+/** Why a server cannot show this certificate to clients that trust `roots` (PEM) and know it by `names`; undefined when it can. */
+export function serverFault(
+  { certificate, key, roots }: { readonly certificate: string; readonly key: string; readonly roots: string },
+  names: readonly string[],
+): string | undefined {
+  try {
+    const leaf = new NodeCertificate(certificate)
+    if (!leaf.checkPrivateKey(createPrivateKey(key))) return 'the key is not that of the certificate'
+    const issuers = splitPem(roots).map((one) => new NodeCertificate(one))
+    if (!issuers.some((one) => leaf.checkIssued(one) && leaf.verify(one.publicKey)))
+      return 'no authority that is told to clients has signed it'
+    const missing = names.find((name) => !leaf.checkHost(name) && !leaf.checkIP(name))
+    return missing === undefined ? undefined : `it is not for ${missing}`
+  } catch (error) {
+    return messageOf(error)
+  }
 }
 
 async function makeRoot(stateDir: string, organization: string, clock: Clock, oldKey?: string): Promise<Authority> {

@@ -9,7 +9,7 @@ import type { KubeClient } from '../../kube/client.ts'
 import { SECRETS } from '../../kube/mesh-kinds.ts'
 import { Reflector } from '../../kube/reflector.ts'
 import type { KubeObject, Resource } from '../../kube/resource.ts'
-import { authorityOf, certificateEnds, newRoot } from '../../pki/authority.ts'
+import { authorityOf, certificateEnds, newRoot, serverFault } from '../../pki/authority.ts'
 import { mergePem, splitPem } from '../../pki/bundle.ts'
 import type { Leadership } from '../lead.ts'
 
@@ -30,6 +30,8 @@ const RENEW_MS = 30 * DAY_MS
 /** What API servers need to hear of another authority before a certificate of it is shown to them. */
 const SETTLE_MS = 5_000
 const RETRY_MS = 10_000
+/** By then the watch has told of what was written. */
+const TELL_MS = 10_000
 const LOOK_MS = 3_600_000
 
 interface Secret extends KubeObject {
@@ -57,10 +59,11 @@ export class WebhookCertificate {
   readonly #configurations: Reflector<Configuration>
   #turn: Promise<void> = Promise.resolve()
   #timer: Timer | undefined
-  #stopped = false
+  readonly #stop = new AbortController()
   #shown = ''
   /** What was just written and is not told of yet. */
   #written: Readonly<Record<string, string>> | undefined
+  #writtenAt = 0
   #off: (() => void) | undefined
   /** Milliseconds since the epoch; 0 while there is none. */
   notAfter = 0
@@ -98,7 +101,9 @@ export class WebhookCertificate {
 
   start(): void {
     this.#secrets.start(() => {
-      this.#written = undefined
+      // An older state may still be on its way; what it says must not look like the loss of what was written.
+      const told = this.#data('tls.crt') === this.#written?.['tls.crt']
+      if (told || this.#options.clock.monotonic() - this.#writtenAt > TELL_MS) this.#written = undefined
       this.#show()
       this.#soon()
     })
@@ -108,7 +113,7 @@ export class WebhookCertificate {
   }
 
   async stop(): Promise<void> {
-    this.#stopped = true
+    this.#stop.abort()
     this.#off?.()
     this.#timer?.cancel()
     await Promise.all([this.#secrets.stop(), this.#configurations.stop()])
@@ -135,17 +140,23 @@ export class WebhookCertificate {
 
   #again(ms: number): void {
     this.#timer?.cancel()
-    if (!this.#stopped) this.#timer = this.#options.clock.after(ms, () => this.#soon(), true)
+    if (!this.#stop.signal.aborted) this.#timer = this.#options.clock.after(ms, () => this.#soon(), true)
   }
 
   /** The leader's work: a certificate that lasts, and its authority in the configuration. */
   async #look(): Promise<void> {
-    const { leadership, clock, log } = this.#options
-    if (this.#stopped || !leadership.leads || !this.#secrets.isSynced || !this.#configurations.isSynced) return
+    const { leadership, clock, log, names } = this.#options
+    if (this.#stop.signal.aborted || !leadership.leads || !this.#secrets.isSynced || !this.#configurations.isSynced)
+      return
     try {
-      const left = this.#endOf(this.#text('tls.crt')) - clock.now()
-      if (left < RENEW_MS) await this.#renew(left > 0 && this.#text('ca.crt') !== '')
-      else await this.#trust(this.#text('ca.crt'))
+      const held = { certificate: this.#text('tls.crt'), key: this.#text('tls.key'), roots: this.#text('ca.crt') }
+      const fault = held.certificate === '' ? 'there is none' : serverFault(held, names)
+      const left = fault === undefined ? certificateEnds(held.certificate) - clock.now() : 0
+      if (left >= RENEW_MS) await this.#trust(held.roots)
+      else {
+        log.info({ reason: fault ?? `it ends in ${Math.round(left / DAY_MS)} days` }, 'the webhook needs a certificate')
+        await this.#renew(left > 0 ? held.roots : '')
+      }
       this.#again(LOOK_MS)
     } catch (error) {
       log.warn({ error: messageOf(error) }, "the webhook's certificate could not be put right; it is tried again")
@@ -153,15 +164,18 @@ export class WebhookCertificate {
     }
   }
 
-  async #renew(inUse: boolean): Promise<void> {
-    const { client, clock, log, names, namespace } = this.#options
+  /** `inUse`: authorities of the certificate that the API server is still shown, '' when it trusts none. */
+  async #renew(inUse: string): Promise<void> {
+    const { client, clock, log, names, namespace, leadership } = this.#options
     const { key, certificate } = await newRoot('ambit webhook', clock)
     const authority = await authorityOf({ key, certificate }, clock, 'the webhook')
     const leaf = await authority.serverCertificate(names, LIFE_MS / 1_000)
     // The one in use and the new one; what is older signed nothing that is still shown.
-    const bundle = mergePem(certificate, inUse ? (splitPem(this.#text('ca.crt'))[0] ?? '') : '')
+    const bundle = mergePem(certificate, splitPem(inUse)[0] ?? '')
     await this.#trust(bundle)
-    if (inUse) await new Promise<void>((resolve) => void clock.after(SETTLE_MS, resolve))
+    if (inUse !== '') await this.#settle()
+    // Another one leads by now, and has begun anew.
+    if (this.#stop.signal.aborted || !leadership.leads) return
     const text: Readonly<Record<string, string>> = {
       'ca.crt': bundle,
       'tls.crt': leaf.certificate,
@@ -174,7 +188,21 @@ export class WebhookCertificate {
       ),
     })
     this.#written = text
+    this.#writtenAt = clock.monotonic()
+    this.#show()
     log.info({ notAfter: new Date(leaf.notAfter).toISOString() }, 'the webhook has another certificate')
+  }
+
+  /** Waits until API servers have heard of another authority, or until it is stopped. */
+  async #settle(): Promise<void> {
+    const { signal } = this.#stop
+    await new Promise<void>((resolve) => {
+      const timer = this.#options.clock.after(SETTLE_MS, resolve)
+      signal.addEventListener('abort', () => {
+        timer.cancel()
+        resolve()
+      })
+    })
   }
 
   /** Puts the authority into the configuration, where there is one. */
@@ -190,17 +218,11 @@ export class WebhookCertificate {
   }
 
   #text(key: string): string {
-    if (this.#written) return this.#written[key] ?? ''
-    const secret = this.#secrets.get(`${this.#options.namespace}/${WEBHOOK_SECRET}`)
-    return Buffer.from(secret?.data?.[key] ?? '', 'base64').toString()
+    return this.#written ? (this.#written[key] ?? '') : this.#data(key)
   }
 
-  /** 0 for what is no certificate. */
-  #endOf(certificate: string): number {
-    try {
-      return certificateEnds(certificate)
-    } catch {
-      return 0
-    }
+  #data(key: string): string {
+    const secret = this.#secrets.get(`${this.#options.namespace}/${WEBHOOK_SECRET}`)
+    return Buffer.from(secret?.data?.[key] ?? '', 'base64').toString()
   }
 }

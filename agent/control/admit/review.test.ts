@@ -1,6 +1,17 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { review } from './review.ts'
+import type { Problem } from '../../config/problem.ts'
+import type { KubeObject, Resource } from '../../kube/resource.ts'
+import { review as judge, type AdmissionRequest, type AdmissionResponse, type Knowledge } from './review.ts'
+
+const held = {
+  get: (resource: Resource, _: string, name: string): KubeObject | undefined =>
+    resource.kind === 'GatewayClass' && name === 'istio-waypoint'
+      ? ({ metadata: { name }, spec: { controllerName: 'istio.io/mesh-controller' } } as KubeObject)
+      : undefined,
+}
+const nothing: Knowledge = { held, missing: () => [] }
+const review = (request: AdmissionRequest, knowledge = nothing): AdmissionResponse => judge(request, knowledge)
 
 const service = (destination: object, more: object = {}): object => ({
   apiVersion: 'networking.istio.io/v1',
@@ -47,15 +58,112 @@ describe('an admission review', () => {
     })
   })
 
-  it('has nothing to say of kinds that are none of the mesh', () => {
-    const object = { apiVersion: 'example.com/v1', kind: 'Thing', metadata: { name: 'x' } }
+  it.each<[string, string, string, object]>([
+    ['kinds that are none of the mesh', 'example.com/v1', 'Thing', {}],
+    ['kinds of its groups that it does not read', 'networking.istio.io/v1alpha3', 'EnvoyFilter', { spec: 3 }],
+    ['routes that another controller has', 'gateway.networking.k8s.io/v1', 'GRPCRoute', { spec: 3 }],
+    ['versions it does not know', 'gateway.networking.k8s.io/v1alpha2', 'HTTPRoute', { spec: 3 }],
+    ['classes of others', 'gateway.networking.k8s.io/v1', 'GatewayClass', { spec: { controllerName: 'a/b', new: 1 } }],
+    ['Gateways of others', 'gateway.networking.k8s.io/v1', 'Gateway', { spec: { gatewayClassName: 'nginx', new: 1 } }],
+    [
+      'waypoints of a class that is Istio’s here',
+      'gateway.networking.k8s.io/v1',
+      'Gateway',
+      { spec: { gatewayClassName: 'istio-waypoint', new: 1 } },
+    ],
+    [
+      'routes of others’ Gateways',
+      'gateway.networking.k8s.io/v1',
+      'HTTPRoute',
+      { spec: { parentRefs: [{ name: 'web', namespace: 'edge' }], new: 1 } },
+    ],
+  ])('has nothing to say of %s', (_, apiVersion, kind, more) => {
+    const object = { apiVersion, kind, metadata: { name: 'x', namespace: 'shop' }, ...more }
     expect(review({ uid: 'u', object })).toEqual({ uid: 'u', allowed: true })
+  })
+
+  it.each<[string, string, string, object, string]>([
+    ['a policy', 'security.istio.io/v1', 'AuthorizationPolicy', { spec: { action: 'ALOW' } }, 'spec.action'],
+    [
+      'one in an older version',
+      'security.istio.io/v1beta1',
+      'PeerAuthentication',
+      { spec: { mtls: { mode: 'ON' } } },
+      'spec.mtls.mode',
+    ],
+    ['a rule', 'networking.istio.io/v1', 'DestinationRule', { spec: {} }, 'spec.host'],
+    [
+      'a route of a Service',
+      'gateway.networking.k8s.io/v1',
+      'HTTPRoute',
+      {
+        spec: {
+          parentRefs: [{ group: '', kind: 'Service', name: 'a' }],
+          rules: [{ matches: [{ path: { value: 'x' } }] }],
+        },
+      },
+      'spec.rules[0].matches[0].path.value',
+    ],
+    [
+      'a waypoint',
+      'gateway.networking.k8s.io/v1',
+      'Gateway',
+      { spec: { gatewayClassName: 'ambit-waypoint', listeners: [{ name: 'mesh', port: 15_009, protocol: 'HBONE' }] } },
+      'spec.listeners[0].port',
+    ],
+    [
+      'a profile',
+      'linkerd.io/v1alpha2',
+      'ServiceProfile',
+      { spec: { routes: [{ name: 'a', condition: { pathRegex: '(' } }] } },
+      'spec.routes[0].condition.pathRegex',
+    ],
+  ])('refuses %s by its field', (_, apiVersion, kind, more, field) => {
+    const object = { apiVersion, kind, metadata: { name: 'x', namespace: 'shop' }, ...more }
+    const { allowed, status } = review({ uid: 'u', object })
+    expect(allowed).toBe(false)
+    expect(status?.details.causes.map((one) => one.field)).toContain(field)
+    expect(status?.message).toContain(`${field}: `)
+  })
+
+  it('takes name and namespace from the request where the object does not have them yet', () => {
+    const object = { ...service({ host: 'reviews' }), metadata: { generateName: 'reviews-' } }
+    const asked: string[] = []
+    const missing: Knowledge['missing'] = ({ metadata }) => (asked.push(`${metadata.namespace}/${metadata.name}`), [])
+    expect(review({ uid: 'u', namespace: 'shop', object }, { held, missing })).toEqual({ uid: 'u', allowed: true })
+    expect(asked).toEqual(['shop/reviews-x'])
+  })
+
+  it('warns of what is referred to and is not there, and refuses nothing for it', () => {
+    const missing: readonly Problem[] = [
+      {
+        severity: 'error',
+        code: 'CONFIG_UNKNOWN_HOST',
+        file: '',
+        line: 0,
+        field: 'spec.http[0].route[0].destination.host',
+        message: 'There is none.',
+        hint: 'Did you mean reviews?',
+      },
+    ]
+    const answer = review({ uid: 'u', object: service({ host: 'revews' }) }, { held, missing: () => missing })
+    expect(answer).toEqual({
+      uid: 'u',
+      allowed: true,
+      warnings: ['spec.http[0].route[0].destination.host: There is none. Did you mean reviews? [CONFIG_UNKNOWN_HOST]'],
+    })
   })
 
   it('answers anything at all, and keeps the uid', () => {
     fc.assert(
       fc.property(fc.jsonValue(), fc.jsonValue(), (object, oldObject) => {
-        expect(review({ uid: 'u', object, oldObject }).uid).toBe('u')
+        const ours = {
+          apiVersion: 'gateway.networking.k8s.io/v1',
+          kind: 'HTTPRoute',
+          metadata: object,
+          spec: oldObject,
+        }
+        for (const one of [object, ours]) expect(review({ uid: 'u', object: one, oldObject }).uid).toBe('u')
       }),
     )
   })

@@ -6,17 +6,20 @@ import type { AddressInfo } from 'node:net'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import { joinHostPort, splitHostPort } from '../../base/ip.ts'
 import type { Logger } from '../../base/log.ts'
-import { review, type AdmissionRequest } from './review.ts'
+import { review, type AdmissionRequest, type Knowledge } from './review.ts'
 
 /** etcd takes 1.5 MB an object, and a review has the new one and the old one. */
 const MAX_BODY = 4 * 1024 * 1024
-/** At once; more are answered 429, which `failurePolicy: Ignore` lets pass. */
+/** At once, and bytes of them all; more are answered 429, which `failurePolicy: Ignore` lets pass. */
 const MAX_REQUESTS = 64
+const MAX_BYTES = 32 * 1024 * 1024
+/** The API server itself waits three seconds. */
 const REQUEST_MS = 5_000
 
 export interface WebhookServerOptions {
   /** `HOST:PORT`; port 0 for any. */
   readonly listen: string
+  readonly knowledge: Knowledge
   readonly log: Logger
 }
 
@@ -24,13 +27,20 @@ export class WebhookServer {
   readonly #options: WebhookServerOptions
   readonly #server: Server
   #running = 0
+  #bytes = 0
   /** For metrics. */
   readonly counts = { allowed: 0, refused: 0, failed: 0 }
 
   constructor(options: WebhookServerOptions) {
     this.#options = options
     this.#server = createServer(
-      { minVersion: 'TLSv1.2', requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS, maxHeaderSize: 16_384 },
+      {
+        minVersion: 'TLSv1.2',
+        requestTimeout: REQUEST_MS,
+        headersTimeout: REQUEST_MS,
+        connectionsCheckingInterval: 1_000,
+        maxHeaderSize: 16_384,
+      },
       (request, response) => void this.#answer(request, response),
     )
     this.#server.maxConnections = 256
@@ -52,6 +62,9 @@ export class WebhookServer {
       )
       this.#server.listen({ host, port }, resolve)
     })
+    this.#server.on('error', (error) =>
+      this.#options.log.error({ error: messageOf(error) }, 'the webhook’s server is in trouble'),
+    )
   }
 
   get address(): string {
@@ -78,18 +91,20 @@ export class WebhookServer {
       return fail(404, 'POST an AdmissionReview to /validate')
     if (this.#running >= MAX_REQUESTS) return fail(429, 'too many reviews at once')
     this.#running++
+    let length = 0
     try {
       const chunks: Buffer[] = []
-      let length = 0
       for await (const chunk of request as AsyncIterable<Buffer>) {
         length += chunk.length
+        this.#bytes += chunk.length
         if (length > MAX_BODY) return fail(413, `a review has at most ${MAX_BODY} bytes`)
+        if (this.#bytes > MAX_BYTES) return fail(429, 'too many bytes of reviews at once')
         chunks.push(chunk)
       }
       const asked = JSON.parse(Buffer.concat(chunks).toString()) as { apiVersion?: string; request?: AdmissionRequest }
       if (asked.apiVersion !== 'admission.k8s.io/v1' || typeof asked.request?.uid !== 'string')
         return fail(400, 'this is no AdmissionReview of admission.k8s.io/v1')
-      const answer = review(asked.request)
+      const answer = review(asked.request, this.#options.knowledge)
       this.counts[answer.allowed ? 'allowed' : 'refused']++
       const body = JSON.stringify({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response: answer })
       response.writeHead(200, { 'content-type': 'application/json' }).end(body)
@@ -99,6 +114,7 @@ export class WebhookServer {
       if (!response.headersSent) fail(400, 'the review cannot be read')
     } finally {
       this.#running--
+      this.#bytes -= length
     }
   }
 }

@@ -7,6 +7,7 @@ import type { Logger } from '../../base/log.ts'
 import { Memory } from '../../config/memory.ts'
 import { ObjectStore } from '../../config/object-store.ts'
 import { describeRef, sortProblems, type Problem } from '../../config/problem.ts'
+import type { KindDefinition, Resource as Configured } from '../../config/resource.ts'
 import { translate } from '../../config/translate.ts'
 import { CONFIG_KINDS } from '../../kube/mesh-kinds.ts'
 import type { Change } from '../../kube/reflector.ts'
@@ -61,6 +62,11 @@ export class KubeGather implements Gather {
     await Promise.race([objects.start(), this.#stopped.promise])
     this.#onSnapshot = onSnapshot
     this.#translate()
+  }
+
+  /** Resources of some kinds, as they are in force. */
+  inForce(definitions: readonly KindDefinition[]): Configured[] {
+    return this.#store.some(definitions)
   }
 
   async stop(): Promise<void> {

@@ -18,6 +18,7 @@ interface Container {
   readonly securityContext: {
     readonly readOnlyRootFilesystem?: boolean
     readonly allowPrivilegeEscalation?: boolean
+    readonly appArmorProfile?: unknown
     readonly capabilities?: { readonly drop?: readonly string[]; readonly add?: readonly string[] }
   }
 }
@@ -98,6 +99,14 @@ describe.skipIf(helm === undefined)('what helm makes of it (needs the helm of th
         expect(securityContext.capabilities?.add ?? [], container).not.toContain('SYS_MODULE')
         expect(resources.limits?.memory, container).toMatch(/^\d+[MG]i$/)
       }
+  })
+
+  it('lets agents do what they are there for on nodes with AppArmor or SELinux', () => {
+    const pod = find(made(), 'DaemonSet', 'ambit-agent').spec.template.spec
+    expect(pod['securityContext']).toEqual({ seLinuxOptions: { type: 'spc_t', level: 's0' } })
+    const [agent, holder] = pod.containers
+    expect(agent?.securityContext.appArmorProfile).toEqual({ type: 'Unconfined' })
+    expect(holder?.securityContext.appArmorProfile).toBeUndefined()
   })
 
   it('gives agents no rights, and control none to read other Secrets', () => {

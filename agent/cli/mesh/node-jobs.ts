@@ -65,7 +65,7 @@ const POLL_MS = 500
 const CONTAINER = 'ambit'
 /** After this the cluster removes a Job whose maker was killed. Seconds. */
 const TTL_SECONDS = 120
-/** The agent's (chart: ambit.agentSecurity), which says why each is needed. */
+/** The agent's (chart: ambit.agentSecurity), which says why each is needed, and why no AppArmor profile and this SELinux type. */
 const CAPABILITIES = ['BPF', 'PERFMON', 'NET_ADMIN', 'SYS_ADMIN', 'SYS_PTRACE', 'DAC_OVERRIDE']
 
 /**
@@ -228,6 +228,7 @@ function podSpec(task: NodeTask, node: string): unknown {
     hostPID: true,
     automountServiceAccountToken: false,
     terminationGracePeriodSeconds: 1,
+    securityContext: { seLinuxOptions: { type: 'spc_t', level: 's0' } },
     ...(task.pullSecrets?.length ? { imagePullSecrets: task.pullSecrets } : {}),
     containers: [
       {
@@ -244,6 +245,7 @@ function podSpec(task: NodeTask, node: string): unknown {
           allowPrivilegeEscalation: false,
           readOnlyRootFilesystem: true,
           seccompProfile: { type: 'RuntimeDefault' },
+          appArmorProfile: { type: 'Unconfined' },
           capabilities: { drop: ['ALL'], add: CAPABILITIES },
         },
         volumeMounts: folders.map(([name, path]) => ({

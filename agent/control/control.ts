@@ -97,7 +97,13 @@ export class Control {
       ],
     })
     this.#renewServerCertificate(certificate.notAfter, names)
-    authority.onChange?.(() => void this.#newServerCertificate(names).catch(() => undefined))
+    authority.onChange?.(() => {
+      this.#publish()
+      this.#newServerCertificate(names).catch((error: unknown) => {
+        log.error({ error: messageOf(error) }, "control's own certificate was not renewed")
+      })
+    })
+    this.#publish()
     log.info({ listen: this.address, names }, 'control serves')
   }
 
@@ -137,12 +143,19 @@ export class Control {
     this.snapshot = snapshot
     // Scopes first: what the store's listeners then send must already be judged by them.
     this.#scopes.update(snapshot.translation)
-    const changes = this.publisher.publish(snapshot.translation)
+    const changes = this.#publish()
     // A scope may have changed (a Gateway came) without any resource changing.
     this.store.touch()
     this.publishMs = clock.monotonic() - start
     for (const listener of this.#listeners) listener(snapshot)
     log.info({ version: snapshot.version, changes, ms: Math.round(this.publishMs) }, 'configuration published')
+  }
+
+  /** What there is, with the roots of the authority in the mesh's settings. How many resources changed. */
+  #publish(): number {
+    const { translation } = this.#known()
+    const trustBundle = this.#authority?.trustBundle ?? ''
+    return this.publisher.publish({ ...translation, settings: { ...translation.settings, trustBundle } })
   }
 
   async #issue(caller: Caller, request: IssueRequest): Promise<readonly string[]> {
@@ -158,7 +171,8 @@ export class Control {
       const wanted = request.validitySeconds > 0 ? request.validitySeconds : certificateSeconds
       const validitySeconds = Math.min(wanted, certificateSeconds)
       const chain = await this.#authority.issue(request.csr, identity, validitySeconds).catch((error: unknown) => {
-        throw new AmbitError('CONTROL_BAD_REQUEST', messageOf(error), { cause: error })
+        const theirs = error instanceof AmbitError && error.code === 'CSR_INVALID'
+        throw new AmbitError(theirs ? 'CONTROL_BAD_REQUEST' : 'CONTROL_UNAVAILABLE', messageOf(error), { cause: error })
       })
       this.issued++
       log.info(

@@ -18,6 +18,7 @@ import { WebhookServer } from './admit/server.ts'
 import { Control } from './control.ts'
 import { gatherFiles } from './gather/files.ts'
 import type { Authenticator } from './issue/authenticator.ts'
+import { CaReport } from './issue/ca-report.ts'
 import { JwtAuthenticator } from './issue/jwt.ts'
 import { KubeAuthority } from './issue/kube-authority.ts'
 import { TokenReviewAuthenticator } from './issue/token-review.ts'
@@ -33,6 +34,8 @@ import { observeReports } from './report/observe.ts'
 import { Reporter } from './report/reporter.ts'
 
 const GRACE_MS = 2_000
+/** Roots are trusted for so long after the last certificate under them has ended: clocks differ. */
+const TRUST_MARGIN_MS = 3_600_000
 
 /** Runs the program; resolves with its exit code once it has stopped. */
 export async function main(argv: string[]): Promise<number> {
@@ -159,11 +162,31 @@ function issuing(flags: ControlFlags, kube: Kube | undefined, clock: Clock, log:
     authenticator: new TokenReviewAuthenticator({ client, clock }),
     async authority(trustDomain) {
       const room = log.child({ room: 'issue' })
-      const authority = await KubeAuthority.open({ client, namespace, clock, log: room }, trustDomain)
+      const authority = await KubeAuthority.open(
+        {
+          client,
+          namespace,
+          clock,
+          log: room,
+          spreadMs: flags.trustSpreadSeconds * 1_000,
+          keepMs: flags.certificateSeconds * 1_000 + TRUST_MARGIN_MS,
+        },
+        trustDomain,
+        (problem) => void caReport(flags, kube, clock, log).tell(problem),
+      )
       kube.authority = authority
       return authority
     },
   }
+}
+
+function caReport(
+  { replica }: ControlFlags,
+  { client, systemNamespace: namespace }: Kube,
+  clock: Clock,
+  log: Logger,
+): CaReport {
+  return new CaReport({ client, namespace, replica, clock, log: log.child({ room: 'issue' }) })
 }
 
 /** What only a cluster has: the parts that write to it, each while this replica leads. */
@@ -181,6 +204,9 @@ function startParts({ kube, control, flags, metrics, clock, log, lifecycle }: Ru
     authority.onChange(() => bundles.lookAtAll())
     bundles.start()
     lifecycle.onStop('trust bundles', () => bundles.stop())
+    const report = caReport(flags, kube, clock, log)
+    report.start(authority, leader)
+    lifecycle.onStop('report of the authority', () => report.stop())
   }
   const waypoints = new Operator({
     client,

@@ -1,4 +1,5 @@
 // What control measures, read from its parts at each scrape. Must not live here: counting (each part does).
+import { splitPem } from '../pki/bundle.ts'
 import type { Metrics } from '../telemetry/exposition.ts'
 import { typeUrls } from '../wire/types.ts'
 import type { ResourceKind } from '../wire/contract.ts'
@@ -57,8 +58,14 @@ export function observeKube(kube: Kube, metrics: Metrics): void {
   const read = counter('ambit_control_objects_read_total', 'Objects read because they were new or changed.').with()
   const translations = counter('ambit_control_translations_total', 'Translations of the configuration.').with()
   const duration = gauge('ambit_control_translate_seconds', 'Time the last one took, until it was published.').with()
+  const caProblem = gauge('ambit_control_ca_problem', '1 while the Secret of the authority cannot be used.').with()
+  const caEnds = gauge('ambit_control_ca_end_seconds', 'When the certificate that signs ends, Unix time.').with()
+  const caRoots = gauge('ambit_control_trusted_roots', 'Roots that the mesh trusts.').with()
   metrics.beforeScrape(() => {
-    const { leader, client, gather } = kube
+    const { leader, client, gather, authority } = kube
+    caProblem.value = authority?.problem ? 1 : 0
+    caEnds.value = (authority?.notAfter ?? 0) / 1_000
+    caRoots.value = splitPem(authority?.trustBundle ?? '').length
     leads.value = leader.leads ? 1 : 0
     stale.value = kube.objects.problems.length
     // Two groups have a kind Gateway.

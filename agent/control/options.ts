@@ -21,6 +21,7 @@ export interface ControlFlags {
   readonly admin: string
   readonly metrics?: string
   readonly certificateSeconds: number
+  readonly trustSpreadSeconds: number
   readonly logLevel: string
 }
 
@@ -49,6 +50,12 @@ export function controlCommand(action: (flags: ControlFlags) => Promise<void>): 
     .option('--admin <address>', 'admin server: loopback HOST:PORT or unix:PATH', '127.0.0.1:15014')
     .option('--metrics <host:port>', 'metrics and readiness for scrapers; absent: only on the admin server', address)
     .option('--certificate-seconds <n>', 'longest life of a workload certificate', seconds, 86_400)
+    .option(
+      '--trust-spread-seconds <n>',
+      'time everybody gets to hear of new roots before certificates are issued under them',
+      spread,
+      120,
+    )
     .option('--log-level <level>', 'trace, debug, info, warn, error', 'info')
     .addHelpText(
       'after',
@@ -89,6 +96,14 @@ function seconds(text: string): number {
   const value = Number(text)
   if (!Number.isInteger(value) || value < 60 || value > 90 * 86_400) {
     throw new InvalidArgumentError('Write whole seconds from 60 to 7776000 (90 days).')
+  }
+  return value
+}
+
+function spread(text: string): number {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 0 || value > 86_400) {
+    throw new InvalidArgumentError('Write whole seconds from 0 to 86400 (a day).')
   }
   return value
 }

@@ -2,7 +2,13 @@
 // identities and for control's own server. The only file that uses an x509 library. Must not live here: who may have
 // which identity (control/issue), where the files are told from (control/main).
 import 'reflect-metadata'
-import { createPrivateKey, randomBytes, webcrypto, X509Certificate as NodeCertificate } from 'node:crypto'
+import {
+  createPrivateKey,
+  randomBytes,
+  webcrypto,
+  X509Certificate as NodeCertificate,
+  type KeyObject,
+} from 'node:crypto'
 import { chmod, mkdir, open, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as x509 from '@peculiar/x509'
@@ -17,6 +23,14 @@ import { generateKey, keyPem } from './csr.ts'
 x509.cryptoProvider.set(webcrypto as Crypto)
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
+/** What an authority may sign with: keys by OpenSSL's name of the curve; RSA from 2 048 bits, which OpenSSL wants at its default level. */
+const CURVES: Readonly<Record<string, { readonly namedCurve: string; readonly hash: string }>> = {
+  prime256v1: { namedCurve: 'P-256', hash: 'SHA-256' },
+  secp384r1: { namedCurve: 'P-384', hash: 'SHA-384' },
+  secp521r1: { namedCurve: 'P-521', hash: 'SHA-512' },
+}
+const MIN_RSA_BITS = 2_048
+const SUBJECT_KEY_IDENTIFIER = '2.5.29.14'
 const DAY_MS = 86_400_000
 const ROOT_DAYS = 3_650
 /** Clocks of nodes differ: a leaf is valid a little before it was made (Istio's grace). */
@@ -33,6 +47,14 @@ export interface Authority {
   serverCertificate(names: readonly string[], validitySeconds: number): Promise<KeyPair & { readonly notAfter: number }>
   /** Hears when it signs with another key than before, or trusts other roots. */
   onChange?(listener: () => void): void
+}
+
+/** One that signs with one key for good. */
+export interface SigningAuthority extends Authority {
+  /** PEM of the roots under which what it issues is valid. */
+  readonly anchors: readonly string[]
+  /** When the certificate that it signs with ends, in milliseconds since the epoch. */
+  readonly notAfter: number
 }
 
 export interface AuthorityMaterial {
@@ -69,31 +91,90 @@ export async function openAuthority(stateDir: string, organization: string, cloc
 }
 
 /** Checks that the parts fit together. Rejects with CA_STATE_INVALID. */
-export async function authorityOf(material: AuthorityMaterial, clock: Clock, where: string): Promise<Authority> {
+export async function authorityOf(material: AuthorityMaterial, clock: Clock, where: string): Promise<SigningAuthority> {
   let certificate: NodeCertificate
-  let signingKey: CryptoKey
+  let signer: Signer
   try {
     certificate = new NodeCertificate(material.certificate)
     const key = createPrivateKey(material.key)
     if (!certificate.checkPrivateKey(key)) throw new Error('the key does not belong to the certificate')
     if (!certificate.ca) throw new Error('the certificate is not that of a CA')
-    signingKey = await importKey(keyPem(key))
+    signer = await signerOf(key)
   } catch (error) {
-    throw new AmbitError(
-      'CA_STATE_INVALID',
-      `The certificate authority in ${where} cannot be used: ${messageOf(error)}`,
-      {
-        hint: 'Both must be PEM; the key must be EC P-256.',
-        cause: error,
-      },
-    )
+    throw unusable(where, messageOf(error), error)
   }
   if (certificate.validToDate.getTime() <= clock.now()) {
-    throw new AmbitError('CA_STATE_INVALID', `The root certificate in ${where} expired on ${certificate.validTo}.`, {
-      hint: 'Remove it and its key to make a new root, and restart the agents with the new root file.',
+    throw new AmbitError('CA_STATE_INVALID', `The CA certificate in ${where} expired on ${certificate.validTo}.`, {
+      hint: 'Put the next one in its place; with a state folder: remove it and its key to make a new root.',
     })
   }
-  return new LocalAuthority(material, signingKey, clock)
+  const anchors = anchorsOf(certificate, material)
+  if (anchors.length === 0)
+    throw unusable(where, 'none of its roots has signed its certificate, or the chain between them')
+  return new LocalAuthority(material, signer, anchors, clock)
+}
+
+function unusable(where: string, why: string, cause?: unknown): AmbitError {
+  return new AmbitError('CA_STATE_INVALID', `The certificate authority in ${where} cannot be used: ${why}.`, {
+    hint: 'All must be PEM and fit together; the key must be RSA from 2048 bits or EC P-256, P-384 or P-521.',
+    cause,
+  })
+}
+
+/** The roots, as PEM, under which what it issues is valid: those that signed it, directly or over its intermediates. */
+function anchorsOf(
+  certificate: NodeCertificate,
+  { roots, intermediates, certificate: own }: AuthorityMaterial,
+): string[] {
+  const certificates = (pem: string): NodeCertificate[] => splitPem(pem).map((one) => new NodeCertificate(one))
+  const above = certificates(intermediates ?? '')
+  const chain = [certificate]
+  // Each step takes one that is not in the chain yet: it ends.
+  for (;;) {
+    const top = chain.at(-1)!
+    const next = above.find(
+      (one) => signed(one, top) && !chain.some(({ fingerprint256 }) => fingerprint256 === one.fingerprint256),
+    )
+    if (!next) break
+    chain.push(next)
+  }
+  return certificates(roots ?? own)
+    .filter((root) => chain.some((one) => one.fingerprint256 === root.fingerprint256 || signed(root, one)))
+    .map((root) => mergePem(root.toString()))
+}
+
+function signed(issuer: NodeCertificate, certificate: NodeCertificate): boolean {
+  return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)
+}
+
+/** Node's, and the library's, names of it. */
+interface SigningAlgorithm {
+  readonly name: string
+  readonly hash: string
+  readonly namedCurve: string
+}
+
+interface Signer {
+  readonly key: CryptoKey
+  readonly algorithm: SigningAlgorithm
+}
+
+/** Throws for a kind of key that leaves are not signed with. */
+async function signerOf(key: KeyObject): Promise<Signer> {
+  const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key
+  const curve = CURVES[details?.namedCurve ?? '']
+  const algorithm: SigningAlgorithm | undefined =
+    type === 'ec' && curve
+      ? { name: 'ECDSA', ...curve }
+      : type === 'rsa' && (details?.modulusLength ?? 0) >= MIN_RSA_BITS
+        ? { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256', namedCurve: '' }
+        : undefined
+  if (!algorithm) {
+    const size = details?.modulusLength ?? details?.namedCurve
+    throw new Error(`its key is ${type ?? 'of no known kind'}${size === undefined ? '' : ` (${size})`}`)
+  }
+  const bytes = new Uint8Array(key.export({ type: 'pkcs8', format: 'der' }))
+  return { key: (await webcrypto.subtle.importKey('pkcs8', bytes, algorithm, false, ['sign'])) as CryptoKey, algorithm }
 }
 
 /** When a certificate ends, in milliseconds since the epoch. Throws for what is none. */
@@ -151,18 +232,22 @@ export async function newRoot(
   return { key, certificate: `${root.toString('pem')}\n` }
 }
 
-class LocalAuthority implements Authority {
+class LocalAuthority implements SigningAuthority {
   readonly trustBundle: string
+  readonly anchors: readonly string[]
+  readonly notAfter: number
   readonly #issuer: x509.X509Certificate
   readonly #intermediates: string
-  readonly #key: CryptoKey
+  readonly #signer: Signer
   readonly #clock: Clock
 
-  constructor(material: AuthorityMaterial, key: CryptoKey, clock: Clock) {
+  constructor(material: AuthorityMaterial, signer: Signer, anchors: readonly string[], clock: Clock) {
+    this.anchors = anchors
     this.trustBundle = mergePem(material.roots ?? material.certificate)
     this.#issuer = new x509.X509Certificate(material.certificate)
     this.#intermediates = mergePem(material.intermediates ?? '')
-    this.#key = key
+    this.notAfter = this.#issuer.notAfter.getTime()
+    this.#signer = signer
     this.#clock = clock
   }
 
@@ -210,26 +295,36 @@ class LocalAuthority implements Authority {
 
   async #leaf(publicKey: CryptoKey, names: x509.Extension[], validitySeconds: number, subject: string) {
     const now = this.#clock.now()
-    const notAfter = Math.min(now + validitySeconds * 1_000, this.#issuer.notAfter.getTime())
+    const notAfter = Math.min(now + validitySeconds * 1_000, this.notAfter)
+    if (notAfter <= now)
+      throw new AmbitError('CA_STATE_INVALID', `The CA certificate ended on ${new Date(this.notAfter).toISOString()}.`)
     const certificate = await x509.X509CertificateGenerator.create({
       serialNumber: serial(),
       subject: subject === '' ? [] : [{ CN: [subject] }],
-      issuer: this.#issuer.subject,
+      // As it stands there, not as a text of it: names are compared by their encoding.
+      issuer: this.#issuer.subjectName,
       notBefore: new Date(now - SKEW_MS),
       notAfter: new Date(notAfter),
-      signingAlgorithm: ALGORITHM,
+      signingAlgorithm: this.#signer.algorithm,
       publicKey,
-      signingKey: this.#key,
+      signingKey: this.#signer.key,
       extensions: [
         new x509.BasicConstraintsExtension(false, undefined, true),
         new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment, true),
         new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth], false),
-        await x509.AuthorityKeyIdentifierExtension.create(this.#issuer.publicKey),
+        await this.#authorityKey(),
         await x509.SubjectKeyIdentifierExtension.create(publicKey),
         ...names,
       ],
     })
     return { leaf: `${certificate.toString('pem')}\n`, notAfter }
+  }
+
+  /** The issuer's own identifier, however it was made: with another one OpenSSL does not find the issuer. */
+  async #authorityKey(): Promise<x509.Extension> {
+    const own = this.#issuer.extensions.find(({ type }) => type === SUBJECT_KEY_IDENTIFIER)
+    if (!own) return await x509.AuthorityKeyIdentifierExtension.create(this.#issuer.publicKey)
+    return new x509.AuthorityKeyIdentifierExtension(new x509.SubjectKeyIdentifierExtension(own.rawData).keyId)
   }
 }
 

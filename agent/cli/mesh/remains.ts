@@ -111,6 +111,7 @@ function madeSteps(client: KubeClient, namespace: string): Asked[] {
         named(CONFIG_MAPS, 'ambit-root-cert'),
         named(LEASES, 'ambit-control-leader', namespace),
         named(SECRETS, 'ambit-ca', namespace),
+        named(SECRETS, 'ambit-ca-roots', namespace),
         named(SECRETS, 'ambit-webhook', namespace),
       ],
     ],

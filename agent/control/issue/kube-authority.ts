@@ -1,113 +1,154 @@
 // The mesh's certificate authority out of a Secret: `cacerts` in Istio's layout where people bring their own, else `ambit-ca`,
-// made when it is not there. A changed Secret is taken up while everything runs: new certificates come from the new one, and
-// the old roots stay trusted. Must not live here: issuing (pki/authority.ts), telling pods of the roots (trust-bundle.ts).
+// made when it is not there. A changed Secret is taken up while everything runs; one that cannot be used is refused, and what was
+// in force stays. Must not live here: issuing and changing over (pki/), telling pods of the roots (trust-bundle.ts).
 import { Backoff } from '../../base/backoff.ts'
-import type { Clock } from '../../base/clock.ts'
+import type { Clock, Timer } from '../../base/clock.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
 import type { KeyPair } from '../../io/connection.ts'
-import { create, read } from '../../kube/apply.ts'
 import type { KubeClient } from '../../kube/client.ts'
 import { KubeError } from '../../kube/errors.ts'
 import { SECRETS } from '../../kube/mesh-kinds.ts'
 import { Reflector } from '../../kube/reflector.ts'
-import type { KubeObject } from '../../kube/resource.ts'
+import { keyOf } from '../../kube/resource.ts'
 import type { Identity } from '../../mesh/identity.ts'
-import { authorityOf, newRoot, type Authority, type AuthorityMaterial } from '../../pki/authority.ts'
-import { mergePem } from '../../pki/bundle.ts'
-
-/** In order: the first that is there counts. The second is Ambit's own. */
-export const CA_SECRETS = ['cacerts', 'ambit-ca'] as const
-type SecretName = (typeof CA_SECRETS)[number]
-
-export interface Secret extends KubeObject {
-  readonly type?: string
-  /** Base64. */
-  readonly data?: Readonly<Record<string, string>>
-}
+import { authorityOf, type Authority, type AuthorityMaterial, type SigningAuthority } from '../../pki/authority.ts'
+import { Rotation, type KnownRoot } from '../../pki/rotation.ts'
+import { selfTest } from '../../pki/self-test.ts'
+import { CA_SECRETS, knownRootsOf, makeSecret, materialOf, readSecret, ROOTS_SECRET } from './ca-secret.ts'
+import type { Secret, SecretName } from './ca-secret.ts'
 
 export interface KubeAuthorityOptions {
   readonly client: KubeClient
   readonly namespace: string
   readonly clock: Clock
   readonly log: Logger
+  /** As in pki/rotation.ts. */
+  readonly spreadMs: number
+  readonly keepMs: number
 }
 
-interface Current {
-  readonly authority: Authority
+/** A Secret that can be used. */
+interface Usable {
+  readonly authority: SigningAuthority
   readonly secret: SecretName
   readonly material: AuthorityMaterial
 }
 
-/** An authority that can become another while it is used. */
+/** Why a Secret is not used, for people. */
+export interface CaProblem {
+  readonly secret: SecretName
+  readonly message: string
+}
+
+/** A certificate that ends may have been valid when it was looked at last. */
+const LOOK_MS = 600_000
+
 export class KubeAuthority implements Authority {
   readonly #options: KubeAuthorityOptions
+  readonly #organization: string
   readonly #reflectors = new Map<SecretName, Reflector<Secret>>()
   readonly #listeners = new Set<() => void>()
-  #current: Current
-  #roots: string
+  readonly #rotation: Rotation
+  #taken: Usable
   #turn: Promise<void> = Promise.resolve()
-  /** Why the Secret as it is now is not used; '' while it is. */
-  problem = ''
+  #timer: Timer | undefined
+  #stopped = false
+  /** Of the Secret that counts as it is now; undefined while it is used. */
+  problem: CaProblem | undefined
 
-  private constructor(options: KubeAuthorityOptions, current: Current) {
+  private constructor(options: KubeAuthorityOptions, organization: string, first: Usable, known: readonly KnownRoot[]) {
     this.#options = options
-    this.#current = current
-    this.#roots = current.authority.trustBundle
+    this.#organization = organization
+    this.#taken = first
+    this.#rotation = new Rotation(first.authority, options, known)
   }
 
   /**
-   * Waits until the API server answers; makes `ambit-ca` when there is no Secret. Rejects with CA_STATE_INVALID naming the
-   * Secret that cannot be used.
+   * Waits until the API server answers, and until the Secret that is there can be used; makes `ambit-ca` when there is none.
+   * `onProblem` is told of a Secret that cannot be used, once for each reason.
    */
-  static async open(options: KubeAuthorityOptions, organization: string): Promise<KubeAuthority> {
-    const { clock, log } = options
+  static async open(
+    options: KubeAuthorityOptions,
+    organization: string,
+    onProblem: (problem: CaProblem) => void = () => undefined,
+  ): Promise<KubeAuthority> {
+    const { client, namespace, clock, log } = options
     const backoff = new Backoff({ baseMs: 250, maxMs: 10_000 })
-    for (let told = false; ; told = true) {
+    let told = ''
+    for (;;) {
       try {
-        const opened = new KubeAuthority(options, await findOrMake(options, organization))
+        const first = await findOrMake(options, organization, (problem) => {
+          if (problem.message !== told) onProblem(problem)
+        })
+        const known = knownRootsOf(await readSecret(client, namespace, ROOTS_SECRET))
+        const opened = new KubeAuthority(options, organization, first, known)
         opened.#follow()
         return opened
       } catch (error) {
-        if (!(error instanceof KubeError)) throw error
-        if (!told) log.warn({ code: error.code }, `the certificate authority is waited for: ${error.message}`)
+        if (!(error instanceof KubeError) && !(error instanceof AmbitError && error.code === 'CA_STATE_INVALID'))
+          throw error
+        const said = messageOf(error)
+        if (said !== told) log.error({ code: error.code }, `the certificate authority is waited for: ${said}`)
+        told = said
         await new Promise<void>((resolve) => void clock.after(backoff.next(), resolve))
       }
     }
   }
 
   get trustBundle(): string {
-    return this.#roots
+    return this.#rotation.trustBundle
   }
 
   /** Which Secret it is from. */
   get secret(): string {
-    return `${this.#options.namespace}/${this.#current.secret}`
+    return `${this.#options.namespace}/${this.#taken.secret}`
   }
 
-  async issue(csr: string, identity: Identity, validitySeconds: number): Promise<readonly string[]> {
-    const chain = await this.#current.authority.issue(csr, identity, validitySeconds)
-    return [...chain.slice(0, -1), this.#roots]
+  /** When the certificate that signs now ends, in milliseconds since the epoch. */
+  get notAfter(): number {
+    return this.#rotation.notAfter
+  }
+
+  /** True while new roots are told to everybody, and certificates still come from the authority before. */
+  get waiting(): boolean {
+    return this.#rotation.waiting
+  }
+
+  knownRoots(): readonly KnownRoot[] {
+    return this.#rotation.known()
+  }
+
+  issue(csr: string, identity: Identity, validitySeconds: number): Promise<readonly string[]> {
+    return this.#rotation.issue(csr, identity, validitySeconds)
   }
 
   serverCertificate(
     names: readonly string[],
     validitySeconds: number,
   ): Promise<KeyPair & { readonly notAfter: number }> {
-    return this.#current.authority.serverCertificate(names, validitySeconds)
+    return this.#rotation.serverCertificate(names, validitySeconds)
   }
 
+  /** Hears of another bundle, another authority in force, another problem. */
   onChange(listener: () => void): void {
     this.#listeners.add(listener)
   }
 
   async stop(): Promise<void> {
+    this.#stopped = true
+    this.#timer?.cancel()
+    this.#rotation.stop()
     await Promise.all([...this.#reflectors.values()].map((one) => one.stop()))
     await this.#turn
   }
 
   #follow(): void {
     const { client, namespace, clock, log } = this.#options
+    this.#rotation.onChange(() => {
+      if (!this.waiting) log.info({ secret: this.secret }, 'the certificate authority in force, or its roots, changed')
+      this.#tell()
+    })
     for (const name of CA_SECRETS) {
       const reflector = new Reflector<Secret>({
         client,
@@ -119,99 +160,111 @@ export class KubeAuthority implements Authority {
         project: ({ metadata, ...rest }) => ({ metadata: { name: metadata.name }, data: (rest as Secret).data ?? {} }),
       })
       this.#reflectors.set(name, reflector)
-      reflector.start(() => {
-        this.#turn = this.#turn.then(() => this.#look())
-      })
+      reflector.start(() => this.#lookSoon())
     }
+    this.#lookLater()
+  }
+
+  #lookLater(): void {
+    if (this.#stopped) return
+    this.#timer = this.#options.clock.after(
+      LOOK_MS,
+      () => {
+        this.#lookSoon()
+        this.#lookLater()
+      },
+      true,
+    )
+  }
+
+  #lookSoon(): void {
+    this.#turn = this.#turn.then(() => this.#look())
   }
 
   /** Takes the Secret that counts now, if it is another than before and can be used. */
   async #look(): Promise<void> {
-    const { clock, log } = this.#options
-    if (![...this.#reflectors.values()].every((one) => one.isSynced)) return
+    const { log } = this.#options
+    if (this.#stopped || ![...this.#reflectors.values()].every((one) => one.isSynced)) return
     const name = CA_SECRETS.find((one) => this.#secretOf(one) !== undefined)
     // Removed while it is in use: what runs goes on; the next start makes a new one.
     if (!name) return
+    const before = this.problem?.message
     try {
-      const material = materialOf(this.#secretOf(name)!, this.#where(name))
-      if (name === this.#current.secret && same(material, this.#current.material)) {
-        this.problem = ''
+      const material = materialOf(this.#secretOf(name)!, whereOf(this.#options, name))
+      if (!same(material, this.#taken.material)) {
+        const authority = await usable(this.#options, this.#organization, material, name)
+        this.#taken = { authority, secret: name, material }
+        this.problem = undefined
+        this.#rotation.take(authority)
+        if (this.waiting) log.info({ secret: this.secret }, 'new roots are told to everybody before they are used')
         return
       }
-      const authority = await authorityOf(material, clock, this.#where(name))
-      this.#current = { authority, secret: name, material }
-      // What was issued before is still in use for a day.
-      this.#roots = mergePem(authority.trustBundle, this.#roots)
-      this.problem = ''
-      log.info({ secret: this.secret }, 'another certificate authority is in force')
-      for (const listener of this.#listeners) listener()
+      this.#taken = { ...this.#taken, secret: name }
+      const ended = this.#taken.authority.notAfter <= this.#options.clock.now()
+      this.problem = ended
+        ? { secret: name, message: `The certificate in ${whereOf(this.#options, name)} has ended.` }
+        : undefined
     } catch (error) {
-      if (this.problem !== messageOf(error))
-        log.error({ secret: this.#where(name) }, `${messageOf(error)} The one before stays in force.`)
-      this.problem = messageOf(error)
+      this.problem = { secret: name, message: messageOf(error) }
     }
+    if (this.problem && this.problem.message !== before)
+      log.error({ secret: this.problem.secret }, `${this.problem.message} What was in force stays.`)
+    if (this.problem?.message !== before) this.#tell()
+  }
+
+  #tell(): void {
+    for (const listener of this.#listeners) listener()
   }
 
   #secretOf(name: SecretName): Secret | undefined {
-    return this.#reflectors.get(name)?.get(name)
-  }
-
-  #where(name: string): string {
-    return `Secret ${this.#options.namespace}/${name}`
+    return this.#reflectors.get(name)?.get(keyOf({ namespace: this.#options.namespace, name }))
   }
 }
 
-async function findOrMake(options: KubeAuthorityOptions, organization: string): Promise<Current> {
+async function findOrMake(
+  options: KubeAuthorityOptions,
+  organization: string,
+  onProblem: (problem: CaProblem) => void,
+): Promise<Usable> {
   const { client, namespace, clock, log } = options
-  for (const name of CA_SECRETS) {
-    const secret = await read<Secret>(client, SECRETS, { namespace, name })
-    if (!secret) continue
-    const where = `Secret ${namespace}/${name}`
-    const material = materialOf(secret, where)
-    return { authority: await authorityOf(material, clock, where), secret: name, material }
+  for (const made of [false, true]) {
+    for (const name of CA_SECRETS) {
+      const secret = await readSecret(client, namespace, name)
+      if (!secret) continue
+      try {
+        const material = materialOf(secret, whereOf(options, name))
+        return { authority: await usable(options, organization, material, name), secret: name, material }
+      } catch (error) {
+        // The other one in its place would be another root for everybody.
+        onProblem({ secret: name, message: messageOf(error) })
+        throw error
+      }
+    }
+    if (!made && (await makeSecret(client, namespace, organization, clock)))
+      log.info({ secret: `${namespace}/${CA_SECRETS[1]}` }, 'a certificate authority was made')
   }
-  const { key, certificate } = await newRoot(organization, clock)
-  const [, name] = CA_SECRETS
-  const text = { 'ca-cert.pem': certificate, 'ca-key.pem': key, 'root-cert.pem': certificate, 'cert-chain.pem': '' }
-  try {
-    await create<Secret>(client, SECRETS, {
-      metadata: { namespace, name },
-      type: 'Opaque',
-      data: Object.fromEntries(
-        Object.entries(text).map(([field, value]) => [field, Buffer.from(value).toString('base64')]),
-      ),
-    })
-    log.info({ secret: `${namespace}/${name}` }, 'a certificate authority was made')
-  } catch (error) {
-    // Another replica was faster.
-    if (!(error instanceof KubeError && error.status === 409)) throw error
-  }
-  const secret = await read<Secret>(client, SECRETS, { namespace, name })
-  if (!secret) throw new KubeError('KUBE_NOT_FOUND', `Secret ${namespace}/${name} was removed at once`)
-  const material = materialOf(secret, `Secret ${namespace}/${name}`)
-  return { authority: await authorityOf(material, clock, `Secret ${namespace}/${name}`), secret: name, material }
+  throw new KubeError('KUBE_NOT_FOUND', `Secret ${namespace}/${CA_SECRETS[1]} was removed at once`)
 }
 
-/** Istio's layout (istio.io, "Plug in CA certificates"). Throws CA_STATE_INVALID naming the key that is missing. */
-function materialOf(secret: Secret, where: string): AuthorityMaterial {
-  const text = (key: string): string => Buffer.from(secret.data?.[key] ?? '', 'base64').toString()
-  const need = (key: string): string => {
-    const found = text(key)
-    if (found.trim() !== '') return found
-    throw new AmbitError('CA_STATE_INVALID', `${where} has no ${key}.`, {
-      hint: 'It needs ca-cert.pem, ca-key.pem, root-cert.pem and, for an intermediate, cert-chain.pem.',
-    })
-  }
-  const certificate = need('ca-cert.pem')
-  const roots = text('root-cert.pem').trim() === '' ? certificate : text('root-cert.pem')
-  const selfSigned = mergePem(roots).includes(mergePem(certificate))
-  const chain = text('cert-chain.pem').trim()
-  return {
-    certificate,
-    key: need('ca-key.pem'),
-    roots,
-    intermediates: selfSigned ? '' : chain === '' ? certificate : mergePem(certificate, chain),
-  }
+/** Throws CA_STATE_INVALID that says what is wrong with it. */
+async function usable(
+  options: KubeAuthorityOptions,
+  trustDomain: string,
+  material: AuthorityMaterial,
+  name: SecretName,
+): Promise<SigningAuthority> {
+  const where = whereOf(options, name)
+  const authority = await authorityOf(material, options.clock, where)
+  const identity = { trustDomain, namespace: options.namespace, serviceAccount: 'ambit-agent' }
+  const refusal = await selfTest(authority, identity, `control.${options.namespace}.svc`)
+  if (refusal === '') return authority
+  throw new AmbitError('CA_STATE_INVALID', `What the authority in ${where} issues is not believed: ${refusal}.`, {
+    hint: 'OpenSSL says so of a certificate issued under it: see the dates, path length, key usage and name constraints of each certificate up to the root.',
+  })
+}
+
+function whereOf({ namespace }: KubeAuthorityOptions, name: string): string {
+  return `Secret ${namespace}/${name}`
 }
 
 function same(a: AuthorityMaterial, b: AuthorityMaterial): boolean {

@@ -140,3 +140,8 @@ export function apiVersionOf(definition: KindDefinition): string {
   const version = definition.versions[0] ?? 'v1'
   return definition.group === '' ? version : `${definition.group}/${version}`
 }
+
+/** Versions in which a kind is read, newest first: where a cluster does not serve one, the next has the same fields. */
+export function versionsOf(group: string, kind: string): readonly string[] {
+  return byName.get(`${group}/${kind}`)?.versions ?? []
+}

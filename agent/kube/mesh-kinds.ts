@@ -2,6 +2,7 @@
 // config/ reads it as it reads a document. Must not live here: keeping (keep.ts), what the fields mean (config/).
 import { Interner, keep, type Fields } from './keep.ts'
 import type { KubeObject, Resource } from './resource.ts'
+import type { Scope } from './watch.ts'
 
 const core = (plural: string, kind: string, namespaced = true): Resource => ({
   group: '',
@@ -51,6 +52,21 @@ export const CONFIG_KINDS: readonly Resource[] = [
   of(GATEWAY_API, 'v1beta1', 'referencegrants', 'ReferenceGrant'),
   of('linkerd.io', 'v1alpha2', 'serviceprofiles', 'ServiceProfile'),
 ]
+
+/**
+ * Everything the mesh reads of a cluster. `configMaps` by name: clusters have thousands of others, and a right to read them all
+ * nobody needs to give.
+ */
+export function meshScopes(configMaps: readonly { readonly namespace: string; readonly name: string }[]): Scope[] {
+  return [
+    ...[NAMESPACES, NODES, PODS, SERVICES, ENDPOINT_SLICES, ...CONFIG_KINDS].map((resource) => ({ resource })),
+    ...configMaps.map(({ namespace, name }) => ({
+      resource: CONFIG_MAPS,
+      namespace,
+      fieldSelector: `metadata.name=${name}`,
+    })),
+  ]
+}
 
 /** Annotations that say something to the mesh: those of Istio, Ambit and Linkerd, by the domain before the slash. */
 function speaksToMesh(name: string): boolean {

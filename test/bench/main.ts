@@ -2,6 +2,7 @@
 // `mesh` is the default. No test fails on a time; ratios to the baseline of the same run are what counts.
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { benchControl } from './control/suite.ts'
 import { benchHttp } from './http/suite.ts'
 import { benchHandshake } from './http/handshake.ts'
 import { benchKernel } from './kernel/suite.ts'
@@ -16,6 +17,7 @@ const SUITES: Readonly<Record<string, (options: SuiteOptions) => Promise<Report>
   tunnel: benchTunnel,
   handshake: benchHandshake,
   kernel: benchKernel,
+  control: benchControl,
 }
 
 export interface SuiteOptions {
@@ -49,6 +51,7 @@ Suites:
   tunnel         agent to agent across two nodes, each end's app and agent on one core, beside the same path without a mesh
   handshake      TLS handshakes, HBONE sessions and CONNECT streams per second, beside OpenSSL's own server
   kernel         two pods of one node: no mesh beside the direct path with policy on; what each kernel program costs; scale of the tables
+  control        the control plane on a real API server, 1 000 and 10 000 pods, a hundred agents: from an edit to the last agent, bytes, memory
 
   --json FILE    {suite, notes, rows: [{name, value, unit, baseline, ratio, min, max}], targets} as JSON
   --rounds N     rounds, interleaved over all rows; the table shows medians (default 3)

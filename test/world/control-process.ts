@@ -21,7 +21,11 @@ export interface ControlProcess {
 }
 
 /** Starts control with `flags` added; what it writes lies in a folder of its own that `stop` removes. */
-export function startControl(kubeconfig: string, flags: readonly string[] = []): ControlProcess {
+export function startControl(
+  kubeconfig: string,
+  flags: readonly string[] = [],
+  environment: Readonly<Record<string, string>> = {},
+): ControlProcess {
   const folder = mkdtempSync(join(tmpdir(), 'ambit-control-'))
   const socket = join(folder, 'admin.sock')
   const logFile = join(folder, 'log')
@@ -29,7 +33,7 @@ export function startControl(kubeconfig: string, flags: readonly string[] = []):
   const child = spawn('sh', ['-c', 'exec "$@" >>"$0" 2>&1', logFile, ambit, 'control',
     '--kubeconfig', kubeconfig, '--listen', '127.0.0.1:0', '--admin', `unix:${socket}`,
     ...flags,
-  ], { stdio: 'ignore' })
+  ], { stdio: 'ignore', env: { ...process.env, ...environment } })
   const admin = (path: string): Promise<{ status: number; text: string }> =>
     new Promise((resolve, reject) => {
       const asked = request({ socketPath: socket, path }, (answer) => {

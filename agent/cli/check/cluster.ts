@@ -1,12 +1,12 @@
 // Whether a cluster can take Ambit, by what its API says: version, nodes, the kinds it has, the rights of who asks, other meshes. Must
 // not live here: what only a node itself can tell (nodes.ts), how an installed Ambit stands (health.ts).
 import { AmbitError, messageOf } from '../../base/errors.ts'
+import { versionsOf } from '../../config/kinds.ts'
 import type { KubeClient } from '../../kube/client.ts'
 import { CONFIG_KINDS, CONFIG_MAPS, DEPLOYMENTS, NODES } from '../../kube/mesh-kinds.ts'
 import { read } from '../../kube/apply.ts'
 import type { KubeObject, Resource } from '../../kube/resource.ts'
 import { listAll } from '../mesh/cluster.ts'
-import { readVersions } from '../mesh/resources.ts'
 import { error, ok, some, warning, type Finding } from './finding.ts'
 
 /** Tokens tell the node of their pod since then (KEP 4193), by which an agent is known to be on it. */
@@ -87,13 +87,15 @@ interface ApiGroup {
 export async function kindFindings(client: KubeClient, installed: boolean): Promise<Finding[]> {
   const served = await servedVersions(client, new Set(CONFIG_KINDS.map(({ group }) => group)))
   const versions = ({ group, kind }: Resource): readonly string[] => served.get(`${group}/${kind}`) ?? []
-  const missing = CONFIG_KINDS.filter((one) => !readVersions(one).some((version) => versions(one).includes(version)))
+  const missing = CONFIG_KINDS.filter(
+    (one) => !versionsOf(one.group, one.kind).some((version) => versions(one).includes(version)),
+  )
   const older = missing.filter((one) => versions(one).length > 0)
   const found = older.map((one) =>
     error(
       'CHECK_KIND_OLDER',
       `crd/${one.plural}.${one.group}`,
-      `The cluster has it in ${versions(one).join(', ')}; ${readVersions(one).join(', ')} is read.`,
+      `The cluster has it in ${versions(one).join(', ')}; ${versionsOf(one.group, one.kind).join(', ')} is read.`,
       'Definitions that are there already are left alone: renew those of Istio or the Gateway API.',
     ),
   )

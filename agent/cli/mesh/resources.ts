@@ -2,22 +2,13 @@
 // Must not live here: reading files (config/), what they mean (commands/, explain/).
 import { AmbitError } from '../../base/errors.ts'
 import { loadPaths, type Loaded, type LoadedFile } from '../../config/folder.ts'
-import { findKind } from '../../config/kinds.ts'
+import { versionsOf } from '../../config/kinds.ts'
 import { parseObject } from '../../config/load.ts'
 import { meshConfigMaps } from '../../config/mesh-config.ts'
 import type { Problem } from '../../config/problem.ts'
 import type { KubeClient } from '../../kube/client.ts'
-import {
-  CONFIG_KINDS,
-  CONFIG_MAPS,
-  ENDPOINT_SLICES,
-  NAMESPACES,
-  NODES,
-  PODS,
-  projectionOf,
-  SERVICES,
-} from '../../kube/mesh-kinds.ts'
-import { apiVersionOf, type KubeObject, type Resource } from '../../kube/resource.ts'
+import { meshScopes, projectionOf } from '../../kube/mesh-kinds.ts'
+import { type KubeObject, type Resource } from '../../kube/resource.ts'
 import type { Scope } from '../../kube/watch.ts'
 import { RUN_ROOT, runningConfig } from '../running.ts'
 import { listAll, openCluster } from './cluster.ts'
@@ -54,20 +45,13 @@ function runs(name: string | undefined, runRoot: string): boolean {
   }
 }
 
-/** Versions in which a kind is read: the newest, then those that older definitions serve with the same fields. */
-export function readVersions(resource: Resource): readonly string[] {
-  const found = findKind(apiVersionOf(resource), resource.kind)
-  const all = found.type === 'known' ? found.definition.versions : []
-  return [resource.version, ...all.filter((version) => version !== resource.version)]
-}
-
 /** All objects in the first of its versions that is served; none where none is. */
 async function listServed(
   client: KubeClient,
   resource: Resource,
   scope: Omit<Scope, 'resource'>,
 ): Promise<readonly KubeObject[]> {
-  for (const version of readVersions(resource)) {
+  for (const version of versionsOf(resource.group, resource.kind)) {
     const found = await listAll<KubeObject>(client, { ...resource, version }, scope)
     if (found) return found
   }
@@ -76,16 +60,11 @@ async function listServed(
 
 /** Everything the mesh reads, as control reads it. What may not be listed is left out, with a problem that says so. */
 export async function loadCluster(client: KubeClient, systemNamespace: string): Promise<Loaded> {
-  const scopes: Scope[] = [
-    ...[NAMESPACES, NODES, PODS, SERVICES, ENDPOINT_SLICES, ...CONFIG_KINDS].map((resource) => ({ resource })),
-    ...meshConfigMaps(systemNamespace)
-      .filter(({ namespace }) => namespace === systemNamespace)
-      .map(({ namespace, name }) => ({ resource: CONFIG_MAPS, namespace, fieldSelector: `metadata.name=${name}` })),
-  ]
+  const own = meshConfigMaps(systemNamespace).filter(({ namespace }) => namespace === systemNamespace)
   const files: LoadedFile[] = []
   const problems: Problem[] = []
   await Promise.all(
-    scopes.map(async ({ resource, ...scope }) => {
+    meshScopes(own).map(async ({ resource, ...scope }) => {
       try {
         const project = projectionOf(resource)
         for (const object of await listServed(client, resource, scope)) {

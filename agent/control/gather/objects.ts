@@ -4,22 +4,13 @@
 import type { Clock, Timer } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
-import { findKind } from '../../config/kinds.ts'
+import { versionsOf } from '../../config/kinds.ts'
 import { meshConfigMaps } from '../../config/mesh-config.ts'
 import type { KubeClient } from '../../kube/client.ts'
 import type { KubeError } from '../../kube/errors.ts'
-import {
-  CONFIG_KINDS,
-  CONFIG_MAPS,
-  ENDPOINT_SLICES,
-  NAMESPACES,
-  NODES,
-  PODS,
-  projectionOf,
-  SERVICES,
-} from '../../kube/mesh-kinds.ts'
+import { meshScopes, projectionOf } from '../../kube/mesh-kinds.ts'
 import { Reflector, type Change } from '../../kube/reflector.ts'
-import { apiVersionOf, keyOf, type KubeObject, type Resource } from '../../kube/resource.ts'
+import { keyOf, type KubeObject, type Resource } from '../../kube/resource.ts'
 import type { Scope } from '../../kube/watch.ts'
 
 /** What is held, by kind; the objects are projections (kube/mesh-kinds.ts). */
@@ -67,18 +58,8 @@ export class Objects implements ObjectView {
   constructor({ client, systemNamespace, clock, log }: ObjectsOptions) {
     this.#clock = clock
     this.#log = log
-    const scopes: Scope[] = [
-      ...[NAMESPACES, NODES, PODS, SERVICES, ENDPOINT_SLICES, ...CONFIG_KINDS].map((resource) => ({ resource })),
-      // By name: clusters have thousands of others, and a right to read them all nobody needs to give.
-      ...meshConfigMaps(systemNamespace)
-        .filter(({ namespace }) => namespace === systemNamespace)
-        .map(({ namespace, name }) => ({
-          resource: CONFIG_MAPS,
-          namespace,
-          fieldSelector: `metadata.name=${name}`,
-        })),
-    ]
-    this.#followed = scopes.map((scope) => ({
+    const own = meshConfigMaps(systemNamespace).filter(({ namespace }) => namespace === systemNamespace)
+    this.#followed = meshScopes(own).map((scope) => ({
       scope,
       reflector: new Reflector({
         ...scope,
@@ -86,7 +67,9 @@ export class Objects implements ObjectView {
         clock,
         log,
         project: projectionOf(scope.resource),
-        otherVersions: otherVersions(scope.resource),
+        otherVersions: versionsOf(scope.resource.group, scope.resource.kind).filter(
+          (one) => one !== scope.resource.version,
+        ),
         onProblem: () => this.#tellSoon(),
       }),
     }))
@@ -215,10 +198,4 @@ export class Objects implements ObjectView {
       this.#tellWaiting()
     })
   }
-}
-
-/** Older CRDs serve the same fields under older versions; not to look there would be not to see a policy that is there. */
-function otherVersions(resource: Resource): readonly string[] {
-  const found = findKind(apiVersionOf(resource), resource.kind)
-  return found.type === 'known' ? found.definition.versions.filter((version) => version !== resource.version) : []
 }

@@ -37,6 +37,8 @@ export class TrustBundles {
   readonly #options: TrustBundleOptions
   readonly #reflector: Reflector<ConfigMap>
   readonly #wanted = new Set<string>()
+  /** To be tried again when the next wait is over. */
+  readonly #failed = new Set<string>()
   readonly #backoff = new Backoff({ baseMs: 500, maxMs: 30_000 })
   #running = 0
   #retry: Timer | undefined
@@ -95,7 +97,7 @@ export class TrustBundles {
 
   #work(): void {
     const { leadership } = this.#options
-    if (!leadership.leads || this.#stopped || !this.#reflector.isSynced || this.#retry) return
+    if (!leadership.leads || this.#stopped || !this.#reflector.isSynced) return
     for (const namespace of this.#wanted) {
       if (this.#running >= CONCURRENCY) return
       this.#wanted.delete(namespace)
@@ -128,16 +130,19 @@ export class TrustBundles {
         data: { [TRUST_BUNDLE_KEY]: roots() },
       })
       this.counts.written++
-      this.#backoff.reset()
+      if (this.#failed.size === 0) this.#backoff.reset()
     } catch (error) {
       // The namespace went away meanwhile, or is about to.
       if (error instanceof KubeError && (error.status === 404 || error.status === 403) && !this.#isMissing(namespace))
         return
       this.counts.failed++
       log.warn({ namespace, error: messageOf(error) }, "the mesh's roots could not be written into a namespace")
-      this.#wanted.add(namespace)
+      // It waits by itself: one namespace that takes no ConfigMap must not keep the roots from the others.
+      this.#failed.add(namespace)
       this.#retry ??= clock.after(this.#backoff.next(), () => {
         this.#retry = undefined
+        for (const one of this.#failed) this.#wanted.add(one)
+        this.#failed.clear()
         this.#work()
       })
     }

@@ -36,8 +36,10 @@ export interface StreamOptions {
   send(response: Buffer): boolean
 }
 
-/** Bytes of resources in one response; the rest follows after the ACK. */
-const MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+/**
+ * Bytes of resources in one response; the rest follows after the ACK. A thousand agents that come back at once have one each on its way.
+ */
+const MAX_RESPONSE_BYTES = 512 * 1024
 
 /** Kinds that a client must hold before it gets what they are about. */
 const FIRST: readonly ResourceKind[] = ['MeshSettings', 'Authorization', 'Policy']

@@ -336,7 +336,7 @@ describe('delta xDS', () => {
     })
     await settle()
     expect(synced).toBe(true)
-    expect(pair.responses.filter((r) => r.typeUrl === typeUrls.Address).length).toBe(3)
+    expect(pair.responses.filter((r) => r.typeUrl === typeUrls.Address).length).toBe(17)
   })
 
   it('gives a client what its scope holds, and takes back what leaves it', async () => {

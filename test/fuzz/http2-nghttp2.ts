@@ -77,7 +77,11 @@ export async function askNghttp2(bytes: Buffer): Promise<Opinion> {
   for (let i = 0; i < 4; i++) await turn()
   const goaway = goawayOf(Buffer.concat(pipe.written))
   // Node ends streams that were reset, or whose connection broke, as if they were whole.
-  for (const [stream, seen] of streams) if (stream.rstCode !== 0 || goaway >= 0) seen.cut = true
+  for (const [stream, seen] of streams) {
+    // A reset with NO_ERROR leaves no code: such a stream is closed, and its end was never told.
+    const reset = stream.rstCode !== 0 || (stream.closed && !seen.ended)
+    if (reset || goaway >= 0) seen.cut = true
+  }
   session.destroy()
   pipe.destroy()
   await turn()

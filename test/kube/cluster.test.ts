@@ -133,7 +133,7 @@ describe('a Kubernetes sandbox', () => {
   it('keeps the nodes apart: processes, pins, cgroups and files of one are not on the other nor on the machine', async () => {
     const onHost = (command: string): Promise<Ran> => ask(['-n', 'shop', 'exec', 'host', '--', 'sh', '-c', command])
     const processes = (await onHost('ps -o args')).out
-    expect(processes.match(/kube kubelet/g)).toHaveLength(1)
+    expect(processes.match(/\/kubelet --config/g)).toHaveLength(1)
     expect(processes).toContain('while :; do sleep 1; done')
     expect(processes).not.toContain('httpd')
     expect((await onHost('touch /node/mark && echo made')).out).toBe('made\n')

@@ -96,7 +96,7 @@ describe('kill -9', () => {
 describe('circuit breaking', () => {
   it('answers 503 with flag UO when the pool is full', async () => {
     expect(await works()).toBe(true)
-    world.edit('40-traffic.yaml', (text) =>
+    world.edit('35-subsets.yaml', (text) =>
       text.replace(
         /connectionPool:[\s\S]*?outlierDetection:/,
         'connectionPool:\n      tcp: {maxConnections: 1}\n      http: {http1MaxPendingRequests: 1}\n    outlierDetection:',
@@ -122,7 +122,7 @@ describe('circuit breaking', () => {
   })
 
   it('ejects an endpoint that fails, and takes it back', async () => {
-    world.edit('40-traffic.yaml', (text) =>
+    world.edit('35-subsets.yaml', (text) =>
       text
         .replace(
           /connectionPool:[\s\S]*?outlierDetection:[\s\S]*?loadBalancer:/,
@@ -133,9 +133,10 @@ describe('circuit breaking', () => {
       maxEjectionPercent: 100
     loadBalancer:`,
         )
-        .replace('LEAST_REQUEST', 'ROUND_ROBIN')
-        .replace('weight: 80', 'weight: 100')
-        .replace('weight: 20', 'weight: 0'),
+        .replace('LEAST_REQUEST', 'ROUND_ROBIN'),
+    )
+    world.edit('40-traffic.yaml', (text) =>
+      text.replace('weight: 80', 'weight: 100').replace('weight: 20', 'weight: 0'),
     )
     const [bad, good] = world.sandbox.pods.filter((pod) => pod.set.name === 'my-service-v1')
     await eventually('both answer', async () => Object.keys((await load('-n', '40')).pods).length === 2)

@@ -284,33 +284,10 @@ int drop_packets(struct __sk_buff *skb)
 
 /* The few members of the kernel's own types that iterators need; offsets are found at load. */
 struct seq_file;
-struct bpf_map;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
 } __attribute__((preserve_access_index));
-
-struct bpf_iter__bpf_map_elem {
-	struct bpf_iter_meta *meta;
-	struct bpf_map *map;
-	void *key;
-	void *value;
-} __attribute__((preserve_access_index));
-
-/* Writes the key of each entry whose value is odd. */
-SEC("iter/bpf_map_elem")
-int odd_entries(struct bpf_iter__bpf_map_elem *ctx)
-{
-	__u32 *key = ctx->key;
-	__u64 *value = ctx->value;
-	__u32 copy;
-
-	if (!key || !value || !(*value & 1))
-		return 0;
-	copy = *key;
-	bpf_seq_write(ctx->meta->seq, &copy, sizeof(copy));
-	return 0;
-}
 
 struct sock_common {
 	__u16 skc_num;

@@ -171,6 +171,7 @@ export interface Native {
   probeProgram(type: number): number
   probeMap(type: number): number
   probeHelper(programType: number, helper: number): number
+  probeIterator(what: string): number
   loadBare(type: number, attachType: number): number
 
   ringOpen(

@@ -94,7 +94,7 @@ function probe(name: FeatureName): boolean {
     return native().probeHelper(programTypes.indexOf(type), helpers[helper]) === 1
   }
   if (family === 'batch') return probeBatch(...(rest.split('/') as [MapType, BatchOperation]))
-  if (family === 'iterator') return isInBtf(`bpf_iter_${rest}`)
+  if (family === 'iterator') return native().probeIterator(rest) === 1
   if (family === 'kfunc') return isInBtf(rest)
   if (rest === 'tcx') return probeTcx()
   return probeCgroupLink(rest === 'cgroup_before' ? BPF_F_BEFORE : rest === 'cgroup_preorder' ? BPF_F_PREORDER : 0)
@@ -142,7 +142,7 @@ function probeBatch(type: MapType, operation: BatchOperation): boolean {
   return result === 0
 }
 
-/** The loader finds iterators and functions by their name in the kernel's type information; so does this. */
+/** The loader finds functions by their name in the kernel's type information; so does this. */
 function isInBtf(name: string): boolean {
   try {
     return readFileSync('/sys/kernel/btf/vmlinux').includes(`\0${name}\0`)

@@ -98,7 +98,7 @@ describe('loading', () => {
           }),
       ),
     )
-    expect(answers).toEqual([13, 13, 13])
+    expect(answers).toEqual([12, 12, 12])
   })
 
   it('can be done once only', async () => {

@@ -3,6 +3,7 @@
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { basename, join } from 'node:path'
+import { hasFeature, type FeatureName } from './features.ts'
 import { openObject } from './object.ts'
 
 const root = join(import.meta.dirname, '../..')
@@ -25,6 +26,9 @@ export interface VerifierRecord {
   readonly instructions: Readonly<Record<string, Readonly<Record<string, number>>>>
 }
 
+/** Programs that a kernel need not take, and what it must have for them; as agent/node/redirect chooses. */
+const conditional: Readonly<Record<string, FeatureName>> = { ambit_live: 'iterator:bpf_sk_storage_map' }
+
 /** major.minor of a kernel release. */
 export function kernelSeries(of = release()): string {
   return of.split('.').slice(0, 2).join('.')
@@ -40,10 +44,18 @@ export async function measure(): Promise<VerifierRecord> {
   const instructions: Record<string, Record<string, number>> = {}
   const sources = readdirSync(join(root, 'bpf')).filter((name) => name.endsWith('.bpf.c'))
   for (const name of sources.map((source) => basename(source, '.bpf.c')).toSorted()) {
-    using module = await openObject(join(root, 'bpf/build', `${name}.bpf.o`)).load()
+    const object = openObject(join(root, 'bpf/build', `${name}.bpf.o`))
+    const refused = Object.keys(object.programs).filter((one) => conditional[one] && !hasFeature(conditional[one]))
+    for (const one of refused) object.programs[one]!.autoload = false
+    using module = await object.load()
+    const old = recorded().instructions[name]
     instructions[name] = Object.fromEntries(
-      Object.values(module.programs)
-        .map((program) => [program.name, program.verifiedInstructions] as const)
+      Object.keys(object.programs)
+        // What this kernel does not take costs what another one said.
+        .map(
+          (one) =>
+            [one, refused.includes(one) ? (old?.[one] ?? 0) : module.programs[one]!.verifiedInstructions] as const,
+        )
         .toSorted(([a], [b]) => (a < b ? -1 : 1)),
     )
   }

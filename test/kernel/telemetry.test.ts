@@ -4,9 +4,9 @@ import type { Connection, ConnectionHandler } from '../../agent/io/connection.ts
 import { transport } from '../../agent/io/index.ts'
 import type { EdgeTotals, KernelEdge, KernelFlow, PolicyTable } from '../../agent/node/redirect/contract.ts'
 import { edgeKeyText, Edges, EdgeValues, rttBoundsUs } from '../../agent/node/redirect/edges.ts'
+import { liveObject } from '../../agent/node/redirect/live.ts'
 import { openRedirect } from '../../agent/node/redirect/redirect.ts'
-import { liveSchema } from '../../native/bpf/gen/live.ts'
-import { codec, netnsCookie, openObject, openPinnedMap } from '../../native/bpf/index.ts'
+import { closeFd, dupFd, netnsCookie, openPinnedMap } from '../../native/bpf/index.ts'
 import { ip, type Pod, type Sockets } from '../world/netns.ts'
 import { TestNode, type Captured } from './node.ts'
 
@@ -352,11 +352,10 @@ describe('the kernel’s counts', () => {
     for (let i = 0; i < 5; i++) await exchange(from, at, 100, 100)
     const { rtt_us: rtt = 0 } = await app.must('info', { socket: from })
     expect(sides(to).out.rtts).toBe(0)
-    const object = openObject(new URL('../../bpf/build/live.bpf.o', import.meta.url).pathname, liveSchema)
-    object.rodata.sample_every_ns = 0n
-    using live = await object.load({ pinRoot: node.world.pinRoot })
+    const { load, walk } = liveObject(0n)
+    using live = await load(node.world.pinRoot)
     // The look before has only started the time.
-    live.programs.ambit_live.iterate({ map: live.maps.ambit_notes })
+    walk!(live)
     expect(sides(to)).toMatchObject({ out: { rtts: 1 }, in: { rtts: 1 } })
     const [{ totals }] = edges((edge) => edge.port === to && edge.direction === 'outbound') as [KernelEdge]
     expect(totals.rttSumUs).toBe(rtt)
@@ -372,6 +371,8 @@ describe('the kernel’s counts', () => {
     const listening = await stranger.must('listen', { source: 15_008 })
     const tunnel = { address: outside.v4, port: 15_008 }
     const fd = node.redirect.socket(client.name, { family: 4, tunnel })
+    // Held twice, as by processes that share it.
+    const again = dupFd(fd)
     const onOpen = (opened: Connection): void => opened.write(Buffer.alloc(5000))
     const handler: ConnectionHandler = { onOpen, onRead() {}, onDrain() {}, onEnd() {}, onClose() {} }
     const connection = transport.connect({ handler, fd, host: tunnel.address, port: tunnel.port })
@@ -380,6 +381,8 @@ describe('the kernel’s counts', () => {
     const there = (): KernelEdge[] => edges(({ security }) => security === 'tunnel')
     await expect.poll(() => there().map(({ totals }) => totals.sent)).toEqual([5000])
     expect(there()).toMatchObject([{ pod: client.name, remote: outside.v4, port: 15_008, direction: 'outbound' }])
+    expect(there()).toMatchObject([{ totals: { opened: 1 } }])
+    closeFd(again)
     connection.end()
     await stranger.must('close', { socket: at })
     await expect.poll(() => there().map(({ totals }) => counted(totals).rtts)).toEqual([1])
@@ -462,9 +465,8 @@ describe('the kernel’s counts', () => {
     let now = 0
     const values = new EdgeValues()
     const edgesOf = openPinnedMap(`${node.world.pinRoot}/ambit_edges`, edgeKeyText, values)
-    const notes = openPinnedMap(`${node.world.pinRoot}/ambit_notes`, codec.i32, codec.bytes(80))
     const watched = new Edges(
-      { edges: edgesOf, values, notes, live: undefined },
+      { edges: edgesOf, values, live: undefined },
       (cookie) => names.get(cookie),
       () => now,
     )
@@ -477,7 +479,6 @@ describe('the kernel’s counts', () => {
     expect(watched.sweep(held).filter(mine)).toMatchObject([{ pod: gone.name }])
     expect([...watched.read()].filter(mine)).toEqual([])
     edgesOf.close()
-    notes.close()
   })
 
   it('go to one edge for all when there is no room', async () => {

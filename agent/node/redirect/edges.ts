@@ -1,6 +1,6 @@
 // The kernel's edges as totals that only grow: what ended connections left in ambit_edges plus what running ones have carried
 // so far, read from their sockets. Must not live here: names of workloads, metrics (../observe/edges.ts).
-import type { BpfMap, Codec, Program } from '../../../native/bpf/index.ts'
+import type { BpfMap, Codec } from '../../../native/bpf/index.ts'
 import { EdgeKey, liveSchema } from '../../../native/bpf/gen/live.ts'
 import { formatIp } from '../../base/ip.ts'
 import type { EdgeTotals, KernelEdge, KernelRefusal } from './contract.ts'
@@ -182,9 +182,8 @@ function isZero(bytes: Uint8Array): boolean {
 export interface EdgeSources {
   readonly edges: BpfMap<string, number>
   readonly values: EdgeValues
-  /** Undefined where the kernel cannot walk sockets: connections count when they end. */
-  readonly live: Program | undefined
-  readonly notes: BpfMap<number, unknown>
+  /** Records of running connections. Undefined where the kernel cannot walk sockets: connections count when they end. */
+  readonly live: (() => Uint8Array) | undefined
 }
 
 export class Edges {
@@ -245,12 +244,15 @@ export class Edges {
   }
 
   #readLive(now: number): void {
-    const { live, notes } = this.#sources
-    if (!live) return
-    const out = live.iterate({ map: notes })
+    const out = this.#sources.live?.()
+    if (!out) return
     const view = new DataView(out.buffer, out.byteOffset, out.byteLength)
-    const { sent, received, retransmits } = LIVE.members
+    const { sent, received, cookie: socket, retransmits } = LIVE.members
+    const seen = new Set<number>()
     for (let offset = 0; offset + LIVE.size <= out.length; offset += LIVE.size) {
+      // Processes that share a socket each show it.
+      const cookie = u64(view, offset + socket)
+      if (cookie !== 0 && seen.size === seen.add(cookie).size) continue
       const edge = this.#edge(textAt(view, offset), now)
       edge.running++
       edge.sent += u64(view, offset + sent)

@@ -65,8 +65,13 @@ export const extras: readonly Need[] = [
     from: 'Linux 6.17',
   },
   {
-    feature: 'iterator:bpf_sk_storage_map',
+    feature: 'iterator:task_file',
     purpose: 'to count connections that are still open',
+    from: 'Linux 5.11 with CONFIG_DEBUG_INFO_BTF',
+  },
+  {
+    feature: 'iterator:bpf_sk_storage_map',
+    purpose: 'to count them by one walk over their notes, not over the files of all processes',
     from: 'Linux 5.15 with CONFIG_DEBUG_INFO_BTF',
   },
   {

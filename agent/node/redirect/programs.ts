@@ -5,7 +5,6 @@ import {
   BpfError,
   cgroupId,
   ensureBpffs,
-  hasFeature,
   isBpffs,
   openObject,
   openPinnedLink,
@@ -17,7 +16,6 @@ import {
 import { connectSchema } from '../../../native/bpf/gen/connect.ts'
 import { getpeernameSchema } from '../../../native/bpf/gen/getpeername.ts'
 import { guardSchema } from '../../../native/bpf/gen/guard.ts'
-import { liveSchema } from '../../../native/bpf/gen/live.ts'
 import { skLookupSchema } from '../../../native/bpf/gen/sk_lookup.ts'
 import { setsockoptSchema } from '../../../native/bpf/gen/setsockopt.ts'
 import { judgeSchema } from '../../../native/bpf/gen/judge.ts'
@@ -25,11 +23,11 @@ import { kubeletSchema } from '../../../native/bpf/gen/kubelet.ts'
 import { sockopsSchema } from '../../../native/bpf/gen/sockops.ts'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import { edgeKeyText, EdgeValues } from './edges.ts'
+import { liveObject } from './live.ts'
 import { hold, type HeldLink } from './held.ts'
 import type { JudgePrograms } from './judge.ts'
 
 const BPFFS = '/sys/fs/bpf'
-const LIVE_FEATURE = 'iterator:bpf_sk_storage_map'
 
 /** The compiled programs, as bpf/build.sh leaves them. */
 function objectFile(name: string): string {
@@ -47,18 +45,16 @@ async function loadNodeModules(pinRoot: string, flowLogPerSecond: number) {
   return { connect, getpeername, sockops, kubelet }
 }
 
-/** What edges are read from. Without the iterator a running connection is not seen before it ends. */
+/** What edges are read from. Without an iterator a running connection is not seen before it ends. */
 async function loadEdges(pinRoot: string) {
-  const object = openObject(objectFile('live'), liveSchema)
-  object.programs.ambit_live.autoload = hasFeature(LIVE_FEATURE)
-  const module = await object.load({ pinRoot })
+  const { load, walk } = liveObject()
+  const module = await load(pinRoot)
   const values = new EdgeValues()
   const edges = module.map(module.maps.ambit_edges.shape.name, edgeKeyText, values)
   // The edge for all others, made first so that there is always room for it.
   const others = '\0'.repeat(edgeKeyText.size)
   if (!edges.has(others)) edges.set(others, 0)
-  const live = hasFeature(LIVE_FEATURE) ? module.programs.ambit_live : undefined
-  return { module, edges, values, live, notes: module.maps.ambit_notes }
+  return { module, edges, values, live: walk && (() => walk(module)) }
 }
 
 /** One copy of the sk_lookup program, for the namespace with this cookie. */

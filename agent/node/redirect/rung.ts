@@ -29,7 +29,7 @@ const steps: readonly Step[] = [
   },
   {
     rung: 'no_live_counts',
-    feature: 'iterator:bpf_sk_storage_map',
+    feature: 'iterator:task_file',
     lacking: 'the figures of connections that are still open',
   },
 ]

@@ -208,26 +208,29 @@ export const Workload: Codec<Workload> = {
   add: (a, b) => ({ cookie: a.cookie + b.cookie, generation: a.generation + b.generation, class: a.class + b.class }),
 }
 
-/** struct live, 80 bytes. */
+/** struct live, 88 bytes. */
 export interface Live {
   key: EdgeKey
   sent: bigint
   received: bigint
+  cookie: bigint
   retransmits: number
 }
 export const Live: Codec<Live> = {
-  size: 80,
+  size: 88,
   read: (view, at) => ({
     key: EdgeKey.read(view, at),
     sent: c.u64.read(view, at + 56),
     received: c.u64.read(view, at + 64),
-    retransmits: c.u32.read(view, at + 72),
+    cookie: c.u64.read(view, at + 72),
+    retransmits: c.u32.read(view, at + 80),
   }),
   write: (view, at, value) => {
     EdgeKey.write(view, at, value.key)
     c.u64.write(view, at + 56, value.sent)
     c.u64.write(view, at + 64, value.received)
-    c.u32.write(view, at + 72, value.retransmits)
+    c.u64.write(view, at + 72, value.cookie)
+    c.u32.write(view, at + 80, value.retransmits)
   },
 }
 
@@ -287,7 +290,7 @@ export const SockFlags = {
 /** Names, types and layout of live.bpf.o, for openObject. */
 export const liveSchema = {
   name: 'live',
-  programs: ['ambit_live'],
+  programs: ['ambit_live', 'ambit_live_files'],
   maps: {
     ambit_counters: { kind: 'percpu_array', key: c.u32, value: c.u64 },
     ambit_edges: { kind: 'hash', key: EdgeKey, value: Edge },
@@ -308,6 +311,6 @@ export const liveSchema = {
     socket: { size: 80, members: { note: 0, tally: 48 } },
     settings: { size: 8, members: { flags: 0 } },
     workload: { size: 16, members: { cookie: 0, generation: 8, class: 12 } },
-    live: { size: 80, members: { key: 0, sent: 56, received: 64, retransmits: 72 } },
+    live: { size: 88, members: { key: 0, sent: 56, received: 64, cookie: 72, retransmits: 80 } },
   },
 } as const satisfies ObjectSchema

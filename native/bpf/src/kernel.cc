@@ -267,14 +267,31 @@ Napi::Value ProbeHelper(const Napi::CallbackInfo& info) {
                                                     static_cast<bpf_func_id>(Int(info, 1)), nullptr));
 }
 
-// A program of two instructions (return 1), for probing what it can be attached to.
-Napi::Value LoadBare(const Napi::CallbackInfo& info) {
+// A program of two instructions (return `answer`), for probing what it can be attached to.
+int LoadReturning(bpf_prog_type type, int answer, const bpf_prog_load_opts& options) {
   bpf_insn code[2] = {};
   code[0].code = BPF_ALU64 | BPF_MOV | BPF_K;
-  code[0].imm = 1;
+  code[0].imm = answer;
   code[1].code = BPF_JMP | BPF_EXIT;
+  return bpf_prog_load(type, "probe", "GPL", code, 2, &options);
+}
+
+Napi::Value LoadBare(const Napi::CallbackInfo& info) {
   LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = static_cast<bpf_attach_type>(Int(info, 1)));
-  return Direct(info.Env(), bpf_prog_load(static_cast<bpf_prog_type>(Int(info, 0)), "probe", "GPL", code, 2, &options));
+  return Direct(info.Env(), LoadReturning(static_cast<bpf_prog_type>(Int(info, 0)), 1, options));
+}
+
+// 1 if the kernel takes a program that walks what is named, 0 or -errno if not.
+Napi::Value ProbeIterator(const Napi::CallbackInfo& info) {
+  std::string what = info[0].As<Napi::String>().Utf8Value();
+  int id = libbpf_find_vmlinux_btf_id(what.c_str(), BPF_TRACE_ITER);
+  if (id <= 0) return Direct(info.Env(), id);
+  LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = BPF_TRACE_ITER);
+  options.attach_btf_id = static_cast<uint32_t>(id);
+  int fd = LoadReturning(BPF_PROG_TYPE_TRACING, 0, options);
+  if (fd < 0) return Direct(info.Env(), fd);
+  close(fd);
+  return Direct(info.Env(), 1);
 }
 
 }  // namespace
@@ -304,6 +321,7 @@ void DefineKernel(Napi::Env env, Napi::Object exports) {
   exports["probeProgram"] = Napi::Function::New(env, ProbeProgram);
   exports["probeMap"] = Napi::Function::New(env, ProbeMap);
   exports["probeHelper"] = Napi::Function::New(env, ProbeHelper);
+  exports["probeIterator"] = Napi::Function::New(env, ProbeIterator);
   exports["loadBare"] = Napi::Function::New(env, LoadBare);
 }
 

@@ -4,6 +4,7 @@ import { KernelEdges } from '../../../agent/node/observe/edges.ts'
 import { Ends } from '../../../agent/node/observe/ends.ts'
 import type { RegisteredPod } from '../../../agent/node/enroll/contract.ts'
 import { edgeKeyText, Edges, EdgeValues } from '../../../agent/node/redirect/edges.ts'
+import { liveObject } from '../../../agent/node/redirect/live.ts'
 import { kernelAddress } from '../../../agent/node/redirect/notes.ts'
 import { systemClock } from '../../../agent/base/clock.ts'
 import { sampleService, sampleWorkload } from '../../../agent/mesh/samples.ts'
@@ -11,7 +12,7 @@ import { MeshState } from '../../../agent/mesh/state.ts'
 import { Metrics } from '../../../agent/telemetry/exposition.ts'
 import { TcpMetrics } from '../../../agent/telemetry/istio.ts'
 import { EdgeKey, liveSchema } from '../../../native/bpf/gen/live.ts'
-import { openObject, type Codec } from '../../../native/bpf/index.ts'
+import type { Codec } from '../../../native/bpf/index.ts'
 import { Samples, type Row } from '../table.ts'
 import type { TargetSpec } from '../targets.ts'
 
@@ -74,8 +75,8 @@ export async function measureScrape(
     )
     if (i < PODS) pods.push({ ...pod, uid: `pod-${i}`, netns: '' })
   }
-  const object = openObject(new URL('../../../bpf/build/live.bpf.o', import.meta.url).pathname, liveSchema)
-  using module = await object.load({ pinRoot })
+  const { load, walk } = liveObject()
+  using module = await load(pinRoot)
   const { name } = module.maps.ambit_edges.shape
   const map = module.map(name, edgeKeyText, numbersOfEdge)
   const values = new EdgeValues()
@@ -112,7 +113,7 @@ export async function measureScrape(
   map.setMany(entries(1))
   const names = new Map(pods.map(({ uid }, i) => [COOKIES + BigInt(i), uid]))
   const edgesMap = module.map(name, edgeKeyText, values)
-  const sources = { edges: edgesMap, values, notes: module.maps.ambit_notes, live: module.programs.ambit_live }
+  const sources = { edges: edgesMap, values, live: walk && (() => walk(module)) }
   const kernel = new Edges(sources, (cookie) => names.get(cookie), now)
   const metrics = new Metrics('agent', 'bench')
   const observed = new KernelEdges({

@@ -218,7 +218,7 @@ export const SampleColor = {
 /** Names, types and layout of libbpf_sample.bpf.o, for openObject. */
 export const libbpfSampleSchema = {
   name: 'libbpf_sample',
-  programs: ['add', 'count_packets', 'drop_packets', 'emit', 'listening_ports', 'match_prefix', 'odd_entries', 'order_one', 'order_two', 'read_table', 'refuse_all4', 'refuse_connect4', 'to_socket'],
+  programs: ['add', 'count_packets', 'drop_packets', 'emit', 'listening_ports', 'match_prefix', 'order_one', 'order_two', 'read_table', 'refuse_all4', 'refuse_connect4', 'to_socket'],
   maps: {
     sample_array: { kind: 'array', key: c.u32, value: c.u64 },
     sample_hash: { kind: 'hash', key: SampleKey, value: SampleValue },

@@ -1,12 +1,13 @@
 // Control and its clients over real gRPC and TLS on loopback; snapshots come from the test, the rest is what runs.
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { X509Certificate } from 'node:crypto'
 import { SignJWT } from 'jose'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { systemClock } from '../base/clock.ts'
+import { ManualClock, systemClock } from '../base/clock.ts'
 import { silentLog } from '../base/log.ts'
 import type { Translation, WaypointGateway } from '../config/translation.ts'
 import type { Identity } from '../mesh/identity.ts'
@@ -364,6 +365,26 @@ describe('control', () => {
     await startControl()
     await second.connection.synced()
     expect(control.xds.stats.resources).toBe(0)
+  })
+
+  it('lets an agent go on that cannot write its last good state, says so once, and writes it when it can', async () => {
+    const lastGoodFile = join(folder, 'full', 'last-good')
+    // A file where its folder is to be: nothing can be written, whoever tries.
+    await writeFile(join(folder, 'full'), '')
+    const clock = new ManualClock(Date.now())
+    const said: string[] = []
+    const log = { ...silentLog, warn: (_: unknown, text: string) => said.push(text) } as unknown as typeof silentLog
+    const { connection, state } = await connect(await token({ node: 'n1' }), { lastGoodFile, clock, log })
+    await connection.synced()
+    for (let i = 0; i < 3; i++) {
+      clock.advance(30_000)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    expect(state.workloadByAddress('10.0.2.1')?.name).toBe('backend')
+    expect(said.filter((text) => text.includes('not written'))).toEqual(['last good state not written'])
+    await rm(join(folder, 'full'))
+    clock.advance(30_000)
+    await until('the file', () => existsSync(lastGoodFile))
   })
 
   it('gives a waypoint what its namespace needs, whole policies, and its own certificate only', async () => {

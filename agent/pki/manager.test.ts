@@ -219,6 +219,42 @@ describe('the certificate manager', () => {
     manager.close()
   })
 
+  it('keeps a valid certificate rather than take one that is not valid yet, of a CA whose clock has jumped', async () => {
+    const { authority, clock } = await world()
+    const ahead = new ManualClock(clock.now() + 2 * HOUR)
+    const jumped = await openAuthority(folder, 'cluster.local', ahead)
+    let signer = authority
+    let asked = 0
+    const manager = new CertificateManager({
+      sign: async ({ csr, identity, validitySeconds }) => {
+        asked++
+        return await signer.issue(csr, identity, validitySeconds)
+      },
+      clock,
+      log: silentLog,
+      roots: '',
+      validitySeconds: 3_600,
+      random: () => 0.5,
+    })
+    const first = await manager.keyPair(identity('a'))
+    signer = jumped
+    clock.advance(0.6 * HOUR)
+    const said = (): string => manager.status()[0]!.error
+    for (let i = 0; i < 400 && said() === ''; i++) await new Promise((resolve) => setTimeout(resolve, 5))
+    expect(said()).toMatch(/begins at .* only; do the clocks agree/)
+    expect(await manager.keyPair(identity('a'))).toBe(first)
+    signer = authority
+    const before = asked
+    clock.advance(60_000)
+    for (let i = 0; i < 400 && asked === before; i++) await new Promise((resolve) => setTimeout(resolve, 5))
+    for (let i = 0; i < 400 && said() !== ''; i++) await new Promise((resolve) => setTimeout(resolve, 5))
+    expect(await manager.keyPair(identity('a'))).not.toBe(first)
+    // Where none is held, it is taken.
+    signer = jumped
+    expect((await manager.keyPair(identity('b'))).certificate).toContain('BEGIN CERTIFICATE')
+    manager.close()
+  })
+
   it('tells listeners when the trust bundle changed', async () => {
     const { manager, authority } = await world()
     const seen: string[] = []

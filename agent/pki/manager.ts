@@ -259,6 +259,10 @@ export class CertificateManager implements Certificates {
     const now = clock.now()
     const notAfter = leaf.validToDate.getTime()
     if (notAfter <= now) throw new Error(`the CA's certificate is over since ${leaf.validTo}; do the clocks agree?`)
+    // Peers would refuse it for now. Where there is no other it is as good as any: perhaps it is this clock that is wrong.
+    const early = leaf.validFromDate.getTime() > now
+    if (early && entry.held && now < entry.held.notAfter)
+      throw new Error(`the CA's certificate begins at ${leaf.validFrom} only; do the clocks agree?`)
     this.#setRoots({ answer: mergePem(chain.at(-1) ?? '') })
     const share = 0.5 + JITTER * (random() - 0.5)
     return {

@@ -40,6 +40,8 @@ const MAX_RESPONSE_BYTES = 200 * 1024 * 1024
 const SIGN_TIMEOUT_MS = 10_000
 /** The state is written this long after a change: many come together. */
 const SAVE_DELAY_MS = 1_000
+/** And so long after it could not be written: the disk may have room again. */
+const SAVE_AGAIN_MS = 30_000
 
 /** Connects and keeps connected; never rejects for control being away (see status and synced). */
 export async function connectControl(options: ConnectControlOptions): Promise<ControlConnection> {
@@ -55,6 +57,8 @@ class Connection implements ControlConnection {
   #client: Client | undefined
   #clientRoots = ''
   #saveTimer: Timer | undefined
+  #saveFailed = false
+  #closed = false
   #saving: Promise<void> = Promise.resolve()
   restored = false
 
@@ -145,6 +149,7 @@ class Connection implements ControlConnection {
   }
 
   async close(): Promise<void> {
+    this.#closed = true
     this.#saveTimer?.cancel()
     const pending = this.#saveTimer !== undefined
     this.#xds.close()
@@ -205,9 +210,9 @@ class Connection implements ControlConnection {
     return this.#client
   }
 
-  #saveSoon(): void {
-    if (this.#options.lastGoodFile === undefined || this.#saveTimer) return
-    this.#saveTimer = this.#options.clock.after(SAVE_DELAY_MS, () => this.#save(), true)
+  #saveSoon(delayMs = SAVE_DELAY_MS): void {
+    if (this.#options.lastGoodFile === undefined || this.#saveTimer || this.#closed) return
+    this.#saveTimer = this.#options.clock.after(delayMs, () => this.#save(), true)
   }
 
   #save(): void {
@@ -220,8 +225,14 @@ class Connection implements ControlConnection {
       )
       try {
         await saveLastGood(lastGoodFile, state)
+        if (this.#saveFailed) log.info('last good state written again')
+        this.#saveFailed = false
       } catch (error) {
-        log.warn({ error: messageOf(error) }, 'last good state not written')
+        // Once: every change would say it again.
+        if (!this.#saveFailed)
+          log.warn({ code: 'STATE_NOT_WRITTEN', error: messageOf(error) }, 'last good state not written')
+        this.#saveFailed = true
+        this.#saveSoon(SAVE_AGAIN_MS)
       }
     })
   }

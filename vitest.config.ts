@@ -1,6 +1,7 @@
-// Three projects: `unit` runs beside the code and needs nothing; `system` needs root and a kernel (test/ and
+// `unit` runs beside the code and needs nothing; `system` needs root and a kernel (test/ and
 // *.kernel.test.ts), runs one file at a time because its tests share the kernel and the two cores.
-// `kubernetes` (npm run test:kubernetes) brings a real cluster up, whose programs take a quarter of an hour to build once.
+// `kubernetes` (alone: npm run test:kubernetes) brings real clusters up; setup.sh has built their programs before.
+import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
@@ -17,6 +18,8 @@ export default defineConfig({
             'test/bench/*.test.ts',
           ],
           exclude: ['**/*.kernel.test.ts', '**/node_modules/**'],
+          // One more than the default on a machine of two cores.
+          maxWorkers: availableParallelism(),
           testTimeout: 20_000,
         },
       },
@@ -34,9 +37,19 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'kubernetes control plane',
+          include: ['test/kube/control-plane/**/*.test.ts'],
+          // They wait more than they work; each has a cluster of its own, without nodes.
+          maxWorkers: 3,
+          sequence: { groupOrder: 1 },
+          testTimeout: 120_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
           name: 'kubernetes',
-          include: ['test/kube/**/*.test.ts'],
-          exclude: ['**/node_modules/**'],
+          include: ['test/kube/*.test.ts'],
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 180_000,

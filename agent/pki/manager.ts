@@ -38,8 +38,8 @@ const PRIORITIES: readonly CertificatePriority[] = ['realtime', 'warmup', 'backg
 const RETRY = { baseMs: 1_000, maxMs: 150_000 } as const
 /** After a failure connections are refused at once for that long, then one of them tries again. */
 const FAST_FAIL_MS = 1_000
-/** Timers are set in steps, so that a jumped clock is noticed (and Node's longest timer, 24.8 days, not met). */
-const LONGEST_TIMER_MS = 3_600_000
+/** Timers are set in steps, so that a jumped clock is noticed a minute later (and Node's longest timer, 24.8 days, not met). */
+const LONGEST_TIMER_MS = 60_000
 /** A renewal falls this share of the life around its middle: nodes that started together do not come together. */
 const JITTER = 0.1
 /** What was brought along for identities that nobody has used by then is dropped: their pods are gone. */

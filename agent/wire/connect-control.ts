@@ -41,7 +41,7 @@ const SIGN_TIMEOUT_MS = 10_000
 /** The state is written this long after a change: many come together. */
 const SAVE_DELAY_MS = 1_000
 /** And so long after it could not be written: the disk may have room again. */
-const SAVE_AGAIN_MS = 30_000
+const SAVE_AGAIN_MS = 10_000
 
 /** Connects and keeps connected; never rejects for control being away (see status and synced). */
 export async function connectControl(options: ConnectControlOptions): Promise<ControlConnection> {

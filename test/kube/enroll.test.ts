@@ -230,7 +230,7 @@ describe('enrolment on a real cluster', () => {
   })
 
   it('has the plugin chained as its configuration says, in a file that is otherwise as it was', () => {
-    const file = mesh.onNode('node-1', '/etc/cni/net.d/10-sandbox.conflist')
+    const file = mesh.pathOn('node-1', '/etc/cni/net.d/10-sandbox.conflist')
     const { plugins } = JSON.parse(readFileSync(file, 'utf8')) as { plugins: object[] }
     expect(plugins).toMatchObject([
       { type: 'ptp' },

@@ -131,7 +131,7 @@ describe('helm uninstall', () => {
     await shell('helm uninstall ambit -n ambit-system --timeout 180s')
     for (const node of ['node-1', 'node-2']) {
       expect(mesh.pinned(node), `pins of ${node}`).toEqual([])
-      expect(readFileSync(mesh.onNode(node, '/etc/cni/net.d/10-sandbox.conflist'), 'utf8')).not.toContain('ambit')
+      expect(readFileSync(mesh.pathOn(node, '/etc/cni/net.d/10-sandbox.conflist'), 'utf8')).not.toContain('ambit')
     }
     await eventually(
       'no process of Ambit is left',

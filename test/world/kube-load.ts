@@ -1,10 +1,10 @@
 // A steady load between pods of a real cluster: the same app and the same clients in a namespace of the mesh and in one outside,
 // so that what is lost can be told apart from what the app loses by itself. Must not live here: what is done to the cluster
 // meanwhile, expectations.
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import type { LoadSummary } from '../../agent/sandbox/app/load.ts'
-import { kubectlLine, type Cluster } from './kube.ts'
+import { processesWith, type Cluster } from './kube.ts'
+import { eventually } from './sandbox.ts'
 
 /** Requests a second of each client, and how many it has under way. */
 const RATE = 20
@@ -42,53 +42,70 @@ export async function underLoad(
   during: () => Promise<unknown>,
 ): Promise<readonly LoadSummary[]> {
   const running = clients.map((client) => start(cluster, client))
+  const ends = (): Promise<readonly LoadSummary[]> => Promise.all(running.map((one) => one.end()))
   try {
     await Promise.all(running.map((one) => one.begun))
     await during()
-  } finally {
-    for (const one of running) one.end()
+  } catch (error) {
+    // What failed first is what counts.
+    await ends().catch(() => undefined)
+    throw error
   }
-  return Promise.all(running.map((one) => one.sum))
+  return ends()
 }
 
 interface Running {
   /** It sends requests. */
   readonly begun: Promise<void>
-  end(): void
-  readonly sum: Promise<LoadSummary>
+  /** Has it stop; its sum. */
+  end(): Promise<LoadSummary>
 }
 
-/** The load runs in the pod until its standard input ends. */
-const SCRIPT =
-  'ambit=$1; shift; "$ambit" app load "$@" & load=$!; sleep 1; echo begun; read -r _; kill $load; wait $load'
+/** The load runs on in the pod when kubectl has gone: nothing of it needs the API server, the kubelet or containerd any more. */
+const SCRIPT = `file=$1; ambit=$2; shift 2
+"$ambit" app load "$@" </dev/null >"$file" 2>"$file.err" & load=$!
+sleep 1
+kill -0 $load || { cat "$file.err" >&2; exit 1; }`
+
+let loads = 0
 
 function start(cluster: Cluster, client: Client): Running {
   const { namespace, pod, container, url, headers = [], close } = client
-  // prettier-ignore
-  const child = spawn(kubectlLine(cluster)[0]!, [
-    ...kubectlLine(cluster).slice(1), '-n', namespace, 'exec', '-i', pod, ...(container ? ['-c', container] : []), '--',
-    'sh', '-c', SCRIPT, 'sh', '/opt/ambit/agent/bin/ambit', url,
-    '-r', String(RATE), '-c', String(CONCURRENCY), '-d', '3600', '--timeout', String(TIMEOUT),
-    ...headers.flatMap((header) => ['-H', header]), ...(close ? ['--close'] : []),
-  ], { stdio: ['pipe', 'pipe', 'pipe'] })
-  const begun = Promise.withResolvers<void>()
-  let out = ''
-  let err = ''
-  child.stdin.on('error', () => undefined)
-  child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()))
-  child.stdout.on('data', (chunk: Buffer) => {
-    out += chunk.toString()
-    if (out.includes('begun')) begun.resolve()
-  })
-  const ended = async (): Promise<LoadSummary> => {
-    await once(child, 'close')
-    const line = out.split('\n').find((one) => one.startsWith('{'))
-    if (!line) throw new Error(`the load in ${namespace}/${pod} ended without a sum: ${out} ${err}`)
-    return JSON.parse(line) as LoadSummary
+  const file = `/tmp/load-${process.pid}-${++loads}`
+  // The header makes the process one that is found.
+  const mark = `x-load: ${file}`
+  const begin = async (): Promise<{ pid: number; sum: number }> => {
+    // prettier-ignore
+    const ran = await cluster.kubectl([
+      '-n', namespace, 'exec', pod, ...(container ? ['-c', container] : []), '--',
+      'sh', '-c', SCRIPT, 'sh', file, '/opt/ambit/agent/bin/ambit', url,
+      '-r', String(RATE), '-c', String(CONCURRENCY), '-d', '3600', '--timeout', String(TIMEOUT),
+      ...[mark, ...headers].flatMap((header) => ['-H', header]), ...(close ? ['--close'] : []),
+    ])
+    const pid = processesWith(mark)[0]
+    if (ran.code !== 0 || pid === undefined)
+      throw new Error(`the load in ${namespace}/${pod} did not begin: ${ran.out} ${ran.err}`)
+    // Opened now: when the process is gone so is the way to its files.
+    return { pid, sum: openSync(`/proc/${pid}/root${file}`, 'r') }
   }
-  const sum = ended()
-  sum.catch((error: unknown) => begun.reject(error as Error))
-  return { begun: begun.promise, end: () => child.stdin.end(), sum }
+  const running = begin()
+  return {
+    begun: running.then(() => undefined),
+    end: async () => {
+      const { pid, sum } = await running
+      // What has ended already is told apart below: it wrote nothing, or not all.
+      if (processesWith(mark).includes(pid)) process.kill(pid, 'SIGTERM')
+      // Of one that has ended and that nobody waits for, the command line is empty.
+      await eventually('the load has ended', () => !processesWith(mark).includes(pid), (TIMEOUT + 5) * 1_000)
+      try {
+        return JSON.parse(readFileSync(sum, 'utf8')) as LoadSummary
+      } catch (error) {
+        throw new Error(`the load in ${namespace}/${pod} ended without a sum`, { cause: error })
+      } finally {
+        closeSync(sum)
+      }
+    },
+  }
 }
 
 /** The app, behind a service `app`, and a pod `load` on node-1 for its clients. */

@@ -40,22 +40,23 @@ export class KubeMesh {
 
   /** Installs the chart of this checkout with the image of this checkout, and waits until all of it is ready. */
   async install(values: readonly string[] = []): Promise<void> {
-    const image = 'image.repository=ambit.local/ambit'
+    await this.#helm(['install', '--create-namespace'], ['image.repository=ambit.local/ambit', ...values])
+    await this.rolledOut('deployment/ambit-control', 'daemonset/ambit-agent')
+  }
+
+  /** Upgrades to the chart of this checkout, with the values that are there and these; resolves when it has begun. */
+  async upgrade(values: readonly string[]): Promise<void> {
+    await this.#helm(['upgrade', '--reuse-values'], values)
+  }
+
+  async #helm([verb, ...flags]: readonly [string, ...string[]], values: readonly string[]): Promise<void> {
     const { sandbox } = this.cluster
+    const chart = ['ambit', join(root, 'deploy/chart'), `--namespace=${SYSTEM_NAMESPACE}`]
     const ran = await run(
-      [
-        sandbox.status().helm,
-        'install',
-        'ambit',
-        join(root, 'deploy/chart'),
-        `--namespace=${SYSTEM_NAMESPACE}`,
-        '--create-namespace',
-        ...[image, ...values].flatMap((value) => ['--set', value]),
-      ],
+      [sandbox.status().helm, verb, ...chart, ...flags, ...values.flatMap((value) => ['--set', value])],
       { environment: { KUBECONFIG: sandbox.layout.kubeconfig } },
     )
-    if (ran.code !== 0) throw new Error(`helm install: ${ran.err}`)
-    await this.rolledOut('deployment/ambit-control', 'daemonset/ambit-agent')
+    if (ran.code !== 0) throw new Error(`helm ${verb}: ${ran.err}`)
   }
 
   async rolledOut(...names: readonly string[]): Promise<void> {
@@ -68,15 +69,22 @@ export class KubeMesh {
     return found
   }
 
+  /** Runs a shell script as a node would run it. */
+  async onNode(name: string, script: string): Promise<string> {
+    const ran = await run(this.node(name).command(['sh', '-c', script]))
+    if (ran.code !== 0) throw new Error(`${name}: ${script}: ${ran.err.trim()}`)
+    return ran.out
+  }
+
   /** A path of a node as this machine has it. */
-  onNode(node: string, path: string): string {
+  pathOn(node: string, path: string): string {
     return `/proc/${this.node(node).pid}/root${path}`
   }
 
   /** What the agent of a node says of itself and its pods. */
   agent(node: string): Promise<AgentStatusReport> {
     return new Promise((resolve, reject) => {
-      const asked = request({ socketPath: this.onNode(node, `${RUN}/admin.sock`), path: '/status' }, (answer) => {
+      const asked = request({ socketPath: this.pathOn(node, `${RUN}/admin.sock`), path: '/status' }, (answer) => {
         let text = ''
         answer.setEncoding('utf8')
         answer.on('data', (chunk: string) => (text += chunk))
@@ -114,7 +122,7 @@ export class KubeMesh {
 
   /** What the node's kernel holds for pods: lookups and guards. */
   pinned(node: string): string[] {
-    const pins = this.onNode(node, PINS)
+    const pins = this.pathOn(node, PINS)
     if (!existsSync(pins)) return []
     return readdirSync(pins)
       .flatMap((schema) => ['pods', 'guards'].map((kind) => `${schema}/${kind}`))

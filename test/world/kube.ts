@@ -71,3 +71,35 @@ export function processesOf(name: string): string[] {
     }
   return found
 }
+
+/** Processes that have this word in their command line, wherever on the machine; shells that only pass it on are left out. */
+export function processesWith(word: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(word)
+      } catch {
+        // It ended in between.
+        return false
+      }
+    })
+    .map(Number)
+}
+
+/** The processes of a pod's containers but for that which holds its namespaces. */
+export function processesOfPod(uid: string): number[] {
+  const names = [`pod${uid}`, `pod${uid.replaceAll('-', '_')}`]
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        const cgroup = readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+        if (!names.some((name) => cgroup.includes(name))) return false
+        return !readFileSync(`/proc/${pid}/cmdline`, 'utf8').startsWith('/pause')
+      } catch {
+        return false
+      }
+    })
+    .map(Number)
+}

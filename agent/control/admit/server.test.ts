@@ -1,4 +1,4 @@
-// The webhook's server against clients that mean it ill, or are many. How the API server gets on with it: test/kube/admission.test.ts.
+// The webhook's server against clients that mean it ill, or are many. How the API server gets on with it: test/kube/control-plane/admission.test.ts.
 import { Agent, request } from 'node:https'
 import { connect } from 'node:tls'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'

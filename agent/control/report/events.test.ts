@@ -1,4 +1,4 @@
-// When Events are told and when not; that people see them is tried in test/kube/status.test.ts.
+// When Events are told and when not; that people see them is tried in test/kube/control-plane/status.test.ts.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { silentLog } from '../../base/log.ts'
 import type { Problem } from '../../config/problem.ts'

@@ -1,4 +1,4 @@
-// Writing statuses to a server in trouble; how a healthy one takes them is tried in test/kube/status.test.ts.
+// Writing statuses to a server in trouble; how a healthy one takes them is tried in test/kube/control-plane/status.test.ts.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { silentLog } from '../../base/log.ts'
 import type { Problem } from '../../config/problem.ts'

@@ -2,9 +2,9 @@
 // CRDs of the chart.
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startControl, type ControlProcess } from '../world/control-process.ts'
-import { BUILD_MS, openCluster, type Cluster } from '../world/kube.ts'
-import { eventually, root, uniqueName } from '../world/sandbox.ts'
+import { startControl, type ControlProcess } from '../../world/control-process.ts'
+import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
+import { eventually, root, uniqueName } from '../../world/sandbox.ts'
 
 interface Condition {
   readonly type: string

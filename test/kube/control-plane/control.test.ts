@@ -1,8 +1,8 @@
 // Control reading a real API server: a control plane without nodes, `ambit control` as a process beside it.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startControl, type ControlProcess } from '../world/control-process.ts'
-import { BUILD_MS, openCluster, type Cluster } from '../world/kube.ts'
-import { eventually, uniqueName } from '../world/sandbox.ts'
+import { startControl, type ControlProcess } from '../../world/control-process.ts'
+import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
+import { eventually, uniqueName } from '../../world/sandbox.ts'
 
 let cluster: Cluster
 let control: ControlProcess

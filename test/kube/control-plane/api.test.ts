@@ -3,17 +3,17 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { ManualClock } from '../../agent/base/clock.ts'
-import { silentLog } from '../../agent/base/log.ts'
-import { apply, create, read, remove, replace } from '../../agent/kube/apply.ts'
-import { KubeClient } from '../../agent/kube/client.ts'
-import { connect } from '../../agent/kube/connection.ts'
-import { Election } from '../../agent/kube/lease.ts'
-import { CONFIG_MAPS, NAMESPACES, PODS, projectionOf } from '../../agent/kube/mesh-kinds.ts'
-import { Reflector, type Change } from '../../agent/kube/reflector.ts'
-import type { KubeObject, Resource } from '../../agent/kube/resource.ts'
-import { BUILD_MS, openCluster, tell, type Cluster } from '../world/kube.ts'
-import { eventually, root, run, uniqueName } from '../world/sandbox.ts'
+import { ManualClock } from '../../../agent/base/clock.ts'
+import { silentLog } from '../../../agent/base/log.ts'
+import { apply, create, read, remove, replace } from '../../../agent/kube/apply.ts'
+import { KubeClient } from '../../../agent/kube/client.ts'
+import { connect } from '../../../agent/kube/connection.ts'
+import { Election } from '../../../agent/kube/lease.ts'
+import { CONFIG_MAPS, NAMESPACES, PODS, projectionOf } from '../../../agent/kube/mesh-kinds.ts'
+import { Reflector, type Change } from '../../../agent/kube/reflector.ts'
+import type { KubeObject, Resource } from '../../../agent/kube/resource.ts'
+import { BUILD_MS, openCluster, tell, type Cluster } from '../../world/kube.ts'
+import { eventually, root, run, uniqueName } from '../../world/sandbox.ts'
 
 interface ConfigMap extends KubeObject {
   readonly data?: Readonly<Record<string, string>>
@@ -344,7 +344,7 @@ describe('memory', () => {
       Array.from({ length: PODS_HELD }, (_, at) => at),
       (at) => create(client, PODS, podObject(namespace, `pod-${at}`, at) as KubeObject),
     )
-    const program = join(root, 'test/kube/measure-memory.ts')
+    const program = join(root, 'test/kube/control-plane/measure-memory.ts')
     const measured = await run([
       process.execPath,
       ...['--expose-gc', '--disable-warning=ExperimentalWarning', program],

@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
-import { startControl, type ControlProcess } from '../world/control-process.ts'
-import { BUILD_MS, openCluster, type Cluster } from '../world/kube.ts'
-import { eventually, root, run, uniqueName, type Ran } from '../world/sandbox.ts'
+import { startControl, type ControlProcess } from '../../world/control-process.ts'
+import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
+import { eventually, root, run, uniqueName, type Ran } from '../../world/sandbox.ts'
 
 const PORT = 15_017
 

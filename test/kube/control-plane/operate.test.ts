@@ -2,9 +2,9 @@
 // process beside it. What runs in the pods is tested where there are nodes (waypoint.test.ts).
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { startControl, type ControlProcess } from '../world/control-process.ts'
-import { BUILD_MS, openCluster, type Cluster } from '../world/kube.ts'
-import { eventually, root, uniqueName } from '../world/sandbox.ts'
+import { startControl, type ControlProcess } from '../../world/control-process.ts'
+import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
+import { eventually, root, uniqueName } from '../../world/sandbox.ts'
 
 let cluster: Cluster
 let control: ControlProcess

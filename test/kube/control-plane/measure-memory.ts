@@ -1,11 +1,11 @@
 // Measures what a held pod costs, in a process of its own (a test runner's heap is never still). Prints JSON on one line:
 // bytes of heap a pod, as it comes and as it is kept. Needs --expose-gc. Arguments: kubeconfig, namespace.
-import { silentLog } from '../../agent/base/log.ts'
-import { KubeClient } from '../../agent/kube/client.ts'
-import { connect } from '../../agent/kube/connection.ts'
-import { PODS, projectionOf } from '../../agent/kube/mesh-kinds.ts'
-import { Reflector } from '../../agent/kube/reflector.ts'
-import type { KubeObject } from '../../agent/kube/resource.ts'
+import { silentLog } from '../../../agent/base/log.ts'
+import { KubeClient } from '../../../agent/kube/client.ts'
+import { connect } from '../../../agent/kube/connection.ts'
+import { PODS, projectionOf } from '../../../agent/kube/mesh-kinds.ts'
+import { Reflector } from '../../../agent/kube/reflector.ts'
+import type { KubeObject } from '../../../agent/kube/resource.ts'
 
 const [kubeconfig, namespace] = process.argv.slice(2)
 const client = new KubeClient(await connect({ kubeconfig: kubeconfig! }))

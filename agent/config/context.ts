@@ -5,7 +5,7 @@ import type { MeshSettings } from '../mesh/settings.ts'
 import { selects } from '../mesh/applicable.ts'
 import { namespace } from './core-kinds.ts'
 import { LabelIndex } from './label-index.ts'
-import { isExempt, meshLabel, SYSTEM_NAMESPACE } from './labels.ts'
+import { EXEMPT_NAMESPACES, meshLabel, SYSTEM_NAMESPACE } from './labels.ts'
 import { chosenMeshConfig, meshConfig, toSettings } from './mesh-config.ts'
 import { destinationRule } from './destination-rule.ts'
 import { deployment, pod, type PodBody } from './pod.ts'
@@ -33,6 +33,7 @@ interface DeclaredSubsets {
 export class Context {
   readonly settings: MeshSettings
   readonly #systemNamespace: string
+  readonly #exempt: readonly string[]
   readonly problems: Problem[] = []
   /** By host name; filled by translate.ts before routes and rules are read. */
   readonly services = new Map<string, Service>()
@@ -50,6 +51,7 @@ export class Context {
 
   constructor(set: ResourceSet) {
     this.#systemNamespace = set.systemNamespace ?? SYSTEM_NAMESPACE
+    this.#exempt = set.exemptNamespaces ?? EXEMPT_NAMESPACES
     for (const resource of set.resources) {
       const key = `${resource.definition.group}/${resource.definition.kind}`
       const list = this.#byKind.get(key)
@@ -139,7 +141,7 @@ export class Context {
 
   /** True if the pods of the namespace are never captured. */
   isExempt(name: string): boolean {
-    return isExempt(name, this.#systemNamespace)
+    return name === this.#systemNamespace || this.#exempt.includes(name)
   }
 
   /** True if the namespace has the opt-in label. */

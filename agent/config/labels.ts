@@ -25,10 +25,8 @@ export function gatewayName(labels: Readonly<Record<string, string>>): string | 
 /** Where Ambit itself runs, unless it is told otherwise. */
 export const SYSTEM_NAMESPACE = 'ambit-system'
 
-/** Namespaces whose pods are never captured: without them nothing could start. */
-export function isExempt(namespace: string, systemNamespace: string): boolean {
-  return namespace === systemNamespace || namespace === 'kube-system'
-}
+/** Namespaces whose pods are never captured, besides Ambit's own, unless others are named: without them nothing could start. */
+export const EXEMPT_NAMESPACES: readonly string[] = ['kube-system']
 
 /** A pod with a sidecar is one that has been given one; the wish alone (`inject: "true"`) excludes nothing. */
 export function hasSidecar(annotations: Readonly<Record<string, string>>): boolean {

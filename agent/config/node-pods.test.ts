@@ -108,6 +108,17 @@ describe('a pod is in the mesh', () => {
     expect(enrolment({ labels: { ...labels, 'networking.istio.io/tunnel': 'http' } })).toBe('own_tunnel')
   })
 
+  it('never in the namespaces that are exempt by name, and then in no others', () => {
+    const given = (namespace: string, exemptNamespaces: readonly string[]) => {
+      const labels = { 'istio.io/dataplane-mode': 'ambient' }
+      const text = JSON.stringify(pod({ labels, namespace }))
+      return translate({ ...resourcesOf(loadText(text, 'f.yaml')), exemptNamespaces }).pods[0]?.enrolment
+    }
+    expect(given('monitoring', ['monitoring'])).toBe('exempt')
+    expect(given('kube-system', ['monitoring'])).toBe('enrolled')
+    expect(given('ambit-system', [])).toBe('exempt')
+  })
+
   it('also when it only wishes for a sidecar', () => {
     expect(enrolment({ annotations: { 'sidecar.istio.io/inject': 'true' } })).toBe('enrolled')
   })

@@ -24,13 +24,16 @@ interface Shelf {
 
 export class ObjectStore {
   readonly #systemNamespace: string
+  readonly #exempt: readonly string[] | undefined
   readonly #held = new Map<string, Held>()
   /** Those of which there is something to say. */
   readonly #troubled = new Map<string, Held>()
   readonly #shelves = new Map<KindDefinition, Shelf>()
 
-  constructor(systemNamespace = SYSTEM_NAMESPACE) {
+  /** `exempt`: as ResourceSet.exemptNamespaces. */
+  constructor(systemNamespace = SYSTEM_NAMESPACE, exempt?: readonly string[]) {
     this.#systemNamespace = systemNamespace
+    this.#exempt = exempt
   }
 
   /** A new or changed object. `id` is the same for all versions of it: its group, kind, namespace and name. */
@@ -67,7 +70,8 @@ export class ObjectStore {
     }
     // Replicas hear of objects in different orders and must say the same.
     denials.sort((a, b) => (describeRef(a.ref) < describeRef(b.ref) ? -1 : 1))
-    return { resources, denials, problems, systemNamespace: this.#systemNamespace }
+    const own = { systemNamespace: this.#systemNamespace }
+    return { resources, denials, problems, ...own, ...(this.#exempt ? { exemptNamespaces: this.#exempt } : {}) }
   }
 
   /** Those in force of some kinds, without what goes with `state`. */

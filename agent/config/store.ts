@@ -21,6 +21,8 @@ export interface ResourceSet {
   readonly denials: readonly Denial[]
   /** Ambit's own namespace. */
   readonly systemNamespace?: string
+  /** Besides it, namespaces whose pods are never captured. */
+  readonly exemptNamespaces?: readonly string[]
 }
 
 export interface StoreState extends ResourceSet {

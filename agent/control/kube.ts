@@ -15,6 +15,8 @@ export interface KubeOptions {
   readonly context?: string
   /** Where control itself runs, its Secrets, Lease and MeshConfig are. */
   readonly systemNamespace: string
+  /** Besides it, namespaces whose pods are never captured: those that the agents were told of. */
+  readonly exemptNamespaces: readonly string[]
   /** Pod name of this replica. */
   readonly replica: string
   readonly clock: Clock
@@ -35,7 +37,7 @@ export interface Kube {
 
 /** Throws KUBE_NO_CLUSTER, KUBE_CONFIG_INVALID; a server that is away is waited for by whatever asks it. */
 export async function openKube(options: KubeOptions): Promise<Kube> {
-  const { kubeconfig, context, systemNamespace, replica, clock, log } = options
+  const { kubeconfig, context, systemNamespace, exemptNamespaces, replica, clock, log } = options
   const connection = await connect({
     clock,
     ...(kubeconfig === undefined ? {} : { kubeconfig }),
@@ -43,7 +45,13 @@ export async function openKube(options: KubeOptions): Promise<Kube> {
   })
   const client = new KubeClient(connection, { clock, userAgent: 'ambit-control' })
   const objects = new Objects({ client, systemNamespace, clock, log: log.child({ room: 'objects' }) })
-  const gather = new KubeGather({ objects, systemNamespace, clock, log: log.child({ room: 'gather' }) })
+  const gather = new KubeGather({
+    objects,
+    systemNamespace,
+    exemptNamespaces,
+    clock,
+    log: log.child({ room: 'gather' }),
+  })
   const leader = new Leader({ client, namespace: systemNamespace, replica, clock, log: log.child({ room: 'lead' }) })
   const kube: Kube = {
     client,

@@ -73,6 +73,7 @@ async function serve(flags: ControlFlags, log: Logger): Promise<number> {
           ...(flags.kubeconfig === undefined ? {} : { kubeconfig: flags.kubeconfig }),
           ...(flags.context === undefined ? {} : { context: flags.context }),
           systemNamespace: flags.systemNamespace,
+          exemptNamespaces: flags.exemptNamespaces,
           replica: flags.replica,
           clock,
           log,

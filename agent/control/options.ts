@@ -2,6 +2,7 @@
 import { hostname } from 'node:os'
 import { Command, InvalidArgumentError } from 'commander'
 import { splitHostPort } from '../base/ip.ts'
+import { EXEMPT_NAMESPACES } from '../config/labels.ts'
 
 export interface ControlFlags {
   /** One of `configDir`, `kube` and `kubeconfig` is given. */
@@ -10,6 +11,7 @@ export interface ControlFlags {
   readonly kubeconfig?: string
   readonly context?: string
   readonly systemNamespace: string
+  readonly exemptNamespaces: readonly string[]
   readonly replica: string
   readonly webhook?: string
   readonly ready?: string
@@ -39,6 +41,12 @@ export function controlCommand(action: (flags: ControlFlags) => Promise<void>): 
       "Ambit's own namespace",
       namespaceName,
       process.env['POD_NAMESPACE'] ?? 'ambit-system',
+    )
+    .option(
+      '--exempt-namespaces <names>',
+      'in a cluster: besides its own, namespaces whose pods are never captured, as the agents have them',
+      names,
+      EXEMPT_NAMESPACES,
     )
     .option('--replica <name>', 'name of this replica, unique', process.env['POD_NAME'] ?? hostname())
     .option('--webhook <host:port>', 'where the API server asks whether a resource is good (absent: nowhere)', address)
@@ -81,6 +89,13 @@ Example:
 function namespaceName(text: string): string {
   if (/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(text)) return text
   throw new InvalidArgumentError('It must be the name of a namespace.')
+}
+
+function names(text: string): readonly string[] {
+  return text
+    .split(',')
+    .filter((name) => name !== '')
+    .map(namespaceName)
 }
 
 function collect(value: string, before: readonly string[] = []): readonly string[] {

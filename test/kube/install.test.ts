@@ -70,6 +70,13 @@ async function load(from: string, url: string, requests = 100): Promise<Load> {
 }
 
 describe('the README’s lines on a real cluster', () => {
+  it('are preceded by a check that the cluster can take it', async () => {
+    const out = await shell('ambit check --image ambit.local/ambit:0.1.0')
+    for (const node of ['node-1', 'node-2']) expect(out).toContain(node)
+    // What it ran on the nodes is gone again.
+    expect(await mesh.kubectl('get jobs -A -o name')).toBe('')
+  }, 120_000)
+
   it('install the mesh, put a namespace into it and the shop to work', async () => {
     for (const line of lines()) {
       const out = await shell(line)
@@ -123,6 +130,45 @@ describe('the README’s lines on a real cluster', () => {
       timeoutMs: 120_000,
     })
     expect({ code, said: code === 0 ? '' : out + err }).toEqual({ code: 0, said: '' })
+  })
+})
+
+describe('the commands against it', () => {
+  interface StatusReport {
+    readonly agents: readonly {
+      readonly status: { readonly node: string; readonly pods: readonly { readonly protected?: boolean }[] }
+    }[]
+  }
+
+  it('check every part, in text and as data', async () => {
+    expect(await shell('ambit check')).toContain('shop/waypoint')
+    const { findings } = JSON.parse(await shell('ambit check --no-probe -o json')) as {
+      findings: { severity: string; about: string }[]
+    }
+    expect(findings.length).toBeGreaterThan(5)
+    expect(findings.filter(({ severity }) => severity === 'error')).toEqual([])
+  }, 120_000)
+
+  it('tell of nodes and pods, also as a plugin of kubectl', async () => {
+    const { agents } = JSON.parse(await shell('kubectl ambit status -o json')) as StatusReport
+    expect(agents.map(({ status }) => status.node).sort()).toEqual(['node-1', 'node-2'])
+    const captured = agents.flatMap(({ status }) => status.pods).filter((pod) => pod.protected !== undefined)
+    expect(captured.length).toBeGreaterThan(5)
+    expect(captured.every((pod) => pod.protected)).toBe(true)
+  })
+
+  it('find nothing that a node or waypoint does not have as control has it, and print it without keys', async () => {
+    for (const program of ['node-1', 'node-2', 'shop/waypoint']) await shell(`ambit config diff ${program}`)
+    const dump = await shell('ambit config dump node-1 -o yaml')
+    expect(dump).toContain('my-service')
+    expect(dump).not.toContain('PRIVATE KEY')
+  })
+
+  it('explain a request by the resource that decides it, and find no error in what is applied', async () => {
+    const out = await shell('ambit explain shop/frontend-deployment my-service.shop GET /admin; true')
+    expect(out).toContain('service-mesh-policy')
+    expect(out).toContain('403')
+    await shell('ambit analyze -A')
   })
 })
 

@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, it } from 'vitest'
 import { ManualClock } from '../../base/clock.ts'
 import { silentLog } from '../../base/log.ts'
-import { CONFIG_KINDS, NAMESPACES, SERVICES } from '../../kube/mesh-kinds.ts'
+import { CONFIG_KINDS, NAMESPACES, PODS, SERVICES } from '../../kube/mesh-kinds.ts'
 import type { Change } from '../../kube/reflector.ts'
 import { keyOf, type KubeObject, type Resource } from '../../kube/resource.ts'
 import type { Snapshot } from './gather.ts'
@@ -123,6 +123,23 @@ describe('configuration from the API', () => {
     expect(snapshots).toEqual([])
     clock.advance(1)
     expect(snapshots).toHaveLength(1)
+  })
+
+  it('takes the namespaces at its word that are exempt besides its own', async () => {
+    const exemptNamespaces = ['shop']
+    gather = new KubeGather({ objects, systemNamespace: 'ambit-system', exemptNamespaces, clock, log: silentLog })
+    await started()
+    objects.set(NAMESPACES, { metadata: { name: 'shop', labels: { 'ambit.io/dataplane-mode': 'ambient' } } } as never)
+    const metadata = { namespace: 'shop', name: 'a', uid: 'u' }
+    objects.set(PODS, {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata,
+      spec: { nodeName: 'n', containers: [{ name: 'c' }] },
+      status: {},
+    } as never)
+    clock.advance(60_000)
+    expect(snapshots.at(-1)!.translation.pods.map((one) => one.enrolment)).toEqual(['exempt'])
   })
 
   it('reads an object only when it changed, and one whose status alone did not at all', async () => {

@@ -28,6 +28,8 @@ const MAX_REST_MS = 500
 export interface KubeGatherOptions {
   readonly objects: Pick<Objects, 'onChange' | 'start' | 'stop'>
   readonly systemNamespace: string
+  /** Besides it, namespaces whose pods are never captured. */
+  readonly exemptNamespaces?: readonly string[]
   readonly clock: Clock
   readonly log: Logger
 }
@@ -50,7 +52,7 @@ export class KubeGather implements Gather {
 
   constructor(options: KubeGatherOptions) {
     this.#options = options
-    this.#store = new ObjectStore(options.systemNamespace)
+    this.#store = new ObjectStore(options.systemNamespace, options.exemptNamespaces)
     this.#told = new ProblemLog(options.log)
     this.#stopped.promise.catch(() => undefined)
   }

@@ -1,5 +1,4 @@
-// `unit` runs beside the code and needs nothing; `system` needs root and a kernel (test/ and
-// *.kernel.test.ts), runs one file at a time because its tests share the kernel and the two cores.
+// `unit` runs beside the code and needs nothing; `system` needs root and a kernel (test/ and *.kernel.test.ts).
 // `kubernetes` (alone: npm run test:kubernetes) brings real clusters up; setup.sh has built their programs before.
 import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
@@ -18,8 +17,9 @@ export default defineConfig({
             'test/bench/*.test.ts',
           ],
           exclude: ['**/*.kernel.test.ts', '**/node_modules/**'],
-          // One more than the default on a machine of two cores.
+          // One more than the default on a machine of two cores; modules are read once by each: half the time.
           maxWorkers: availableParallelism(),
+          isolate: false,
           testTimeout: 20_000,
         },
       },
@@ -28,7 +28,9 @@ export default defineConfig({
           name: 'system',
           include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,native,conformance,fuzz,hostile,soak}/**/*.test.ts'],
           exclude: ['**/node_modules/**'],
-          fileParallelism: false,
+          // Each makes namespaces, cgroups and pins of its own, and waits more than it works.
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
           // Real kernel, real processes, a machine that others may load: one second chance, and the closing line tells of each.
           retry: 1,
           testTimeout: 120_000,
@@ -39,9 +41,9 @@ export default defineConfig({
         test: {
           name: 'kubernetes control plane',
           include: ['test/kube/control-plane/**/*.test.ts'],
-          // They wait more than they work; each has a cluster of its own, without nodes.
+          // A cluster without nodes each.
           maxWorkers: 3,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },
@@ -50,7 +52,19 @@ export default defineConfig({
         test: {
           name: 'kubernetes',
           include: ['test/kube/*.test.ts'],
+          maxWorkers: 2,
+          sequence: { groupOrder: 3 },
+          testTimeout: 120_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: 'kubernetes under load',
+          include: ['test/kube/load/**/*.test.ts'],
+          // They need the processors for themselves.
           fileParallelism: false,
+          sequence: { groupOrder: 4 },
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },

@@ -1,6 +1,6 @@
 // Pods come into the mesh and go out of it by labels while they run, on a real cluster with Ambit installed as people install it:
 // those that were there before it too. Must not live here: what happens when its parts end (enroll-restart.test.ts), the very
-// first bytes of a pod (first-byte.test.ts).
+// first bytes of a pod (load/first-byte.test.ts).
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

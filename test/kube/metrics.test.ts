@@ -36,7 +36,7 @@ describe('the metrics of a cluster', () => {
   }
   const call = (from: string, url: string): Promise<Ran> => {
     const [namespace = '', deployment = ''] = from.split('/')
-    const curl = ['curl', '-s', '-o', '/dev/null', '-w', '%{http_code}', '-m', '2', url]
+    const curl = ['curl', '-s', '-o', '/dev/null', '-w', '%{http_code}', '-m', '10', url]
     return cluster.kubectl(['-n', namespace, 'exec', `deploy/${deployment}`, '--', ...curl])
   }
   /**

@@ -3,6 +3,7 @@ import { Agent, request } from 'node:https'
 import { connect } from 'node:tls'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { silentLog } from '../../base/log.ts'
+import type { Problem } from '../../config/problem.ts'
 import { splitHostPort } from '../../base/ip.ts'
 import { testRoot } from '../../io/testcerts.ts'
 import { WebhookServer } from './server.ts'
@@ -123,6 +124,40 @@ describe('the webhook’s server', () => {
     expect((await ask(review(policy('ALOW')), { agent })).status).toBe(200)
     expect(await shown()).not.toBe(before)
     agent.destroy()
+  })
+
+  it('tells of what is missing only if it still is a moment later', async () => {
+    const lack: Problem = {
+      severity: 'warning',
+      code: 'CONFIG_UNKNOWN_SUBSET',
+      message: 'no subset v1.',
+      file: '',
+      line: 0,
+      field: 'spec',
+      hint: '',
+    }
+    let settled = 0
+    let missing: readonly Problem[] = [lack]
+    const held = { get: () => undefined }
+    let comes = true
+    const quick = new WebhookServer({
+      listen: '127.0.0.1:0',
+      knowledge: { held, missing: () => missing },
+      log: silentLog,
+      settle: async () => {
+        settled++
+        if (comes) missing = []
+      },
+    })
+    quick.setCertificate({ cert: one!.certificate, key: one!.key })
+    await quick.start()
+    port = splitHostPort(quick.address)!.port
+    expect((await ask(review(policy('DENY')))).text).not.toContain('warnings')
+    comes = false
+    missing = [lack]
+    expect((await ask(review(policy('DENY')))).text).toContain('no subset v1.')
+    expect(settled).toBe(2)
+    await quick.stop()
   })
 
   it('says why it cannot listen', async () => {

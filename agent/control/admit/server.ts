@@ -3,10 +3,11 @@
 import { createServer, type Server } from 'node:https'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { AmbitError, messageOf } from '../../base/errors.ts'
 import { joinHostPort, splitHostPort } from '../../base/ip.ts'
 import type { Logger } from '../../base/log.ts'
-import { review, type AdmissionRequest, type Knowledge } from './review.ts'
+import { review, type AdmissionRequest, type AdmissionResponse, type Knowledge } from './review.ts'
 
 /** etcd takes 1.5 MB an object, and a review has the new one and the old one. */
 const MAX_BODY = 4 * 1024 * 1024
@@ -15,12 +16,16 @@ const MAX_REQUESTS = 64
 const MAX_BYTES = 32 * 1024 * 1024
 /** The API server itself waits three seconds. */
 const REQUEST_MS = 5_000
+/** Within it control hears of what was written before; the API server waits ten times as long. */
+const SETTLE_MS = 300
 
 export interface WebhookServerOptions {
   /** `HOST:PORT`; port 0 for any. */
   readonly listen: string
   readonly knowledge: Knowledge
   readonly log: Logger
+  /** Waits for what was written a moment before; default 300 ms. */
+  readonly settle?: () => Promise<unknown>
 }
 
 export class WebhookServer {
@@ -80,6 +85,21 @@ export class WebhookServer {
     clearTimeout(forced)
   }
 
+  /** What is applied together is heard of a moment later: of what seems to be missing is told only if it still is by then. */
+  async #review(request: AdmissionRequest): Promise<AdmissionResponse> {
+    const { knowledge, settle = () => sleep(SETTLE_MS) } = this.#options
+    let lacks = false
+    const missing: Knowledge['missing'] = (resource) => {
+      const found = knowledge.missing(resource)
+      lacks ||= found.length > 0
+      return found
+    }
+    const answer = review(request, { held: knowledge.held, missing })
+    if (!lacks) return answer
+    await settle()
+    return review(request, knowledge)
+  }
+
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => undefined)
     const fail = (status: number, text: string): void => {
@@ -104,7 +124,7 @@ export class WebhookServer {
       const asked = JSON.parse(Buffer.concat(chunks).toString()) as { apiVersion?: string; request?: AdmissionRequest }
       if (asked.apiVersion !== 'admission.k8s.io/v1' || typeof asked.request?.uid !== 'string')
         return fail(400, 'this is no AdmissionReview of admission.k8s.io/v1')
-      const answer = review(asked.request, this.#options.knowledge)
+      const answer = await this.#review(asked.request)
       this.counts[answer.allowed ? 'allowed' : 'refused']++
       const body = JSON.stringify({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response: answer })
       response.writeHead(200, { 'content-type': 'application/json' }).end(body)

@@ -47,9 +47,9 @@ afterEach(async () => {
 async function pass(ms: number): Promise<void> {
   for (let left = ms; left > 0; left -= Math.max(200, ms / 20)) {
     player.clock.advance(Math.min(left, Math.max(200, ms / 20)))
-    await new Promise((resolve) => setTimeout(resolve, 2))
+    await new Promise((resolve) => setTimeout(resolve, 5))
   }
-  await new Promise((resolve) => setTimeout(resolve, 20))
+  await new Promise((resolve) => setTimeout(resolve, 30))
 }
 
 const bodies = (): Record<string, unknown>[] =>
@@ -175,7 +175,7 @@ describe('Events', () => {
     events.start()
     events.take(snapshot(...problems))
     await pass(12_000)
-    expect(player.asked.length).toBeGreaterThanOrEqual(50)
+    await expect.poll(() => player.asked.length, { timeout: 10_000 }).toBeGreaterThanOrEqual(50)
     expect(player.asked.length).toBeLessThanOrEqual(50 + 2 * 11)
     expect(events.counts.dropped).toBeGreaterThan(0)
   })

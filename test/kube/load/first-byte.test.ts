@@ -1,13 +1,13 @@
 // A pod whose very first act is to dial out: never a byte in the clear, on a real cluster with a real runtime, many times. Must not
-// live here: pods that run already (enroll.test.ts).
+// live here: pods that run already (../enroll.test.ts).
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { Capture } from '../../agent/sandbox/capture.ts'
-import { BUILD_MS, openCluster, tell } from '../world/kube.ts'
-import { KubeMesh } from '../world/kube-mesh.ts'
-import { uniqueName } from '../world/sandbox.ts'
+import { Capture } from '../../../agent/sandbox/capture.ts'
+import { BUILD_MS, openCluster, tell } from '../../world/kube.ts'
+import { KubeMesh } from '../../world/kube-mesh.ts'
+import { uniqueName } from '../../world/sandbox.ts'
 
 /** How many pods dial out as their first act. */
 const PODS = 200

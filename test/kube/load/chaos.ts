@@ -1,14 +1,14 @@
 // What the mesh does while parts of the cluster die under it: traffic goes on, policy stays enforced, and all comes back by itself.
 // Steady loads that may pass, and that may not, run in pods all the while; nothing they need goes through the API server. Must
-// not live here: rollouts by people (rollout.test.ts), control without nodes (control-outage.test.ts).
+// not live here: rollouts by people (rollouts.ts), control without nodes (../control-plane).
 import { readFileSync, statSync } from 'node:fs'
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { askApi } from '../../agent/sandbox/kube/control-plane.ts'
-import type { LoadSummary } from '../../agent/sandbox/app/load.ts'
-import { appAndClient, underLoad, waypointGateway, type Client } from '../world/kube-load.ts'
-import { KubeMesh, SYSTEM_NAMESPACE } from '../world/kube-mesh.ts'
-import { BUILD_MS, openCluster, processesOfPod, tell } from '../world/kube.ts'
-import { eventually, uniqueName } from '../world/sandbox.ts'
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { askApi } from '../../../agent/sandbox/kube/control-plane.ts'
+import type { LoadSummary } from '../../../agent/sandbox/app/load.ts'
+import { appAndClient, underLoad, waypointGateway, type Client } from '../../world/kube-load.ts'
+import { type KubeMesh, SYSTEM_NAMESPACE } from '../../world/kube-mesh.ts'
+import { processesOfPod, tell } from '../../world/kube.ts'
+import { eventually } from '../../world/sandbox.ts'
 
 const NODES = ['node-1', 'node-2'] as const
 /** Where the agent keeps its last good state. */
@@ -20,10 +20,12 @@ let mesh: KubeMesh
 let clients: readonly Client[]
 let url: string
 
-beforeAll(async () => {
-  mesh = new KubeMesh(await openCluster(uniqueName(), 2, { image: true }))
-  await mesh.onNode('node-1', `mkdir -p ${STATE} && mount -t tmpfs -o size=${SMALL_DISK},mode=0700 tmpfs ${STATE}`)
-  await mesh.install()
+/** Before the mesh is installed. */
+export async function shrinkDisk(of: KubeMesh): Promise<void> {
+  await of.onNode('node-1', `mkdir -p ${STATE} && mount -t tmpfs -o size=${SMALL_DISK},mode=0700 tmpfs ${STATE}`)
+}
+
+async function prepare(): Promise<void> {
   const labels = { 'istio.io/dataplane-mode': 'ambient', 'istio.io/use-waypoint': 'waypoint' }
   await mesh.kubectl('apply -f -', appAndClient('shop', labels, 2))
   await mesh.kubectl('apply -f -', waypointGateway('shop', 'waypoint'))
@@ -44,10 +46,7 @@ beforeAll(async () => {
     { ...client, url: `http://${await address('locked')}/`, close: true },
   ]
   for (const node of NODES) await proved(node, 'app')
-}, BUILD_MS)
-afterAll(async () => {
-  expect(await mesh?.cluster.close()).toEqual([])
-})
+}
 
 const POLICIES = `
 apiVersion: security.istio.io/v1
@@ -167,114 +166,129 @@ async function otherAgents(than: readonly number[]): Promise<void> {
   for (const node of NODES) await proved(node, 'app')
 }
 
-describe('under steady load', () => {
-  beforeEach(() => takesEdits())
+export function chaos(cluster: () => KubeMesh): void {
+  describe('under steady load', () => {
+    beforeAll(() => {
+      mesh = cluster()
+      return prepare()
+    })
+    beforeEach(() => takesEdits())
 
-  it('kill -9 of etcd and of the API server changes nothing, and control lists anew what it missed', async () => {
-    await changesNothing('etcd and API server killed', async () => {
-      for (const name of ['etcd', 'kube-apiserver']) {
-        process.kill(pidOf(name), 'SIGKILL')
+    it('kill -9 of etcd and of the API server changes nothing, and control lists anew what it missed', async () => {
+      const before = await listed()
+      await changesNothing('etcd and API server killed', async () => {
+        for (const name of ['etcd', 'kube-apiserver']) {
+          process.kill(pidOf(name), 'SIGKILL')
+          await eventually(
+            'it is back',
+            async () => (await askApi(mesh.cluster.sandbox.layout, '/readyz')).status === 200,
+            60_000,
+          )
+        }
+        await takesEdits()
+      })
+      // The new server knows nothing of the old one's past: 410 Gone, and a list of each kind.
+      expect(await listed()).toBeGreaterThan(before)
+    }, 180_000)
+
+    it('kill -9 of the control that leads changes nothing, and one leads again', async () => {
+      const lease = async (): Promise<{ holderIdentity: string; renewTime: string }> =>
+        (
+          await mesh.get<{ spec: Awaited<ReturnType<typeof lease>> }>(
+            `lease -n ${SYSTEM_NAMESPACE} ambit-control-leader`,
+          )
+        ).spec
+      await changesNothing('the leader killed', async () => {
+        const { holderIdentity: leader } = await lease()
+        const pods = await podsOf('ambit-control')
+        kill(pods.filter(({ metadata }) => metadata.name === leader))
+        const killed = Date.now()
+        await takesEdits()
         await eventually(
-          'it is back',
-          async () => (await askApi(mesh.cluster.sandbox.layout, '/readyz')).status === 200,
+          'one leads',
+          async () => {
+            const { holderIdentity, renewTime } = await lease()
+            return pods.some(({ metadata }) => metadata.name === holderIdentity) && Date.parse(renewTime) > killed
+          },
           60_000,
         )
-      }
-      await takesEdits()
-    })
-  }, 180_000)
+      })
+    }, 180_000)
 
-  it('kill -9 of the control that leads changes nothing, and one leads again', async () => {
-    const lease = async (): Promise<{ holderIdentity: string; renewTime: string }> =>
-      (await mesh.get<{ spec: Awaited<ReturnType<typeof lease>> }>(`lease -n ${SYSTEM_NAMESPACE} ambit-control-leader`))
-        .spec
-    await changesNothing('the leader killed', async () => {
-      const { holderIdentity: leader } = await lease()
-      const pods = await podsOf('ambit-control')
-      kill(pods.filter(({ metadata }) => metadata.name === leader))
-      const killed = Date.now()
-      await takesEdits()
-      await eventually(
-        'one leads',
+    it('kill -9 of containerd on both nodes changes nothing, and pods start as before', async () => {
+      await changesNothing('containerd killed', async () => {
+        for (const node of NODES) process.kill(pidOf(`containerd-${node}`), 'SIGKILL')
+        await takesEdits()
+        await mesh.kubectl('-n shop scale deployment/app --replicas=3')
+        await mesh.kubectl('-n shop rollout status deployment/app --timeout=90s')
+        await mesh.kubectl('-n shop scale deployment/app --replicas=2')
+      })
+    }, 180_000)
+
+    it('agents that are killed while neither the API server nor control answers come up from their last good state', async () => {
+      await changesNothing(
+        'API server frozen, control and agents killed',
         async () => {
-          const { holderIdentity, renewTime } = await lease()
-          return pods.some(({ metadata }) => metadata.name === holderIdentity) && Date.parse(renewTime) > killed
+          const apiServer = pidOf('kube-apiserver')
+          const pods = await podsOf('ambit-control')
+          process.kill(apiServer, 'SIGSTOP')
+          try {
+            kill(pods)
+            const before = agentsOf()
+            for (const pid of before) process.kill(pid, 'SIGKILL')
+            await otherAgents(before)
+            const { control } = await mesh.agent('node-1')
+            expect(control).toMatchObject({ connected: false })
+            await pause(5_000)
+          } finally {
+            process.kill(apiServer, 'SIGCONT')
+          }
+          await takesEdits(90_000)
         },
-        60_000,
+        2,
       )
-    })
-  }, 180_000)
+    }, 240_000)
 
-  it('kill -9 of containerd on both nodes changes nothing, and pods start as before', async () => {
-    await changesNothing('containerd killed', async () => {
-      for (const node of NODES) process.kill(pidOf(`containerd-${node}`), 'SIGKILL')
-      await takesEdits()
-      await mesh.kubectl('-n shop scale deployment/app --replicas=3')
-      await mesh.kubectl('-n shop rollout status deployment/app --timeout=90s')
-      await mesh.kubectl('-n shop scale deployment/app --replicas=2')
-    })
-  }, 180_000)
-
-  it('agents that are killed while neither the API server nor control answers come up from their last good state', async () => {
-    await changesNothing(
-      'API server frozen, control and agents killed',
-      async () => {
-        const apiServer = pidOf('kube-apiserver')
-        const pods = await podsOf('ambit-control')
-        process.kill(apiServer, 'SIGSTOP')
+    it('an API server that answers control 429 changes nothing, and control that starts then is ready all the same', async () => {
+      await changesNothing('429 and both controls killed', async () => {
+        await mesh.kubectl('apply -f -', THROTTLE)
         try {
-          kill(pods)
-          const before = agentsOf()
-          for (const pid of before) process.kill(pid, 'SIGKILL')
-          await otherAgents(before)
-          const { control } = await mesh.agent('node-1')
-          expect(control).toMatchObject({ connected: false })
-          await pause(5_000)
+          kill(await podsOf('ambit-control'))
+          await takesEdits(120_000)
+          // It lists twenty kinds at once, and one request at a time gets through.
+          expect(await rejected()).toBeGreaterThan(0)
         } finally {
-          process.kill(apiServer, 'SIGCONT')
+          await mesh.kubectl('delete flowschema,prioritylevelconfiguration throttle-control')
         }
-        await takesEdits(90_000)
-      },
-      2,
-    )
-  }, 240_000)
-
-  it('an API server that answers control 429 changes nothing, and control that starts then is ready all the same', async () => {
-    await changesNothing('429 and both controls killed', async () => {
-      await mesh.kubectl('apply -f -', THROTTLE)
-      try {
-        kill(await podsOf('ambit-control'))
-        await takesEdits(120_000)
-        // It lists twenty kinds at once, and one request at a time gets through.
-        expect(await rejected()).toBeGreaterThan(0)
-      } finally {
-        await mesh.kubectl('delete flowschema,prioritylevelconfiguration throttle-control')
-      }
-      await takesEdits()
-    })
-  }, 240_000)
-
-  it('a full disk changes nothing: edits are taken, agents start, and the state is written when there is room', async () => {
-    const state = mesh.pathOn('node-1', `${STATE}/last-good`)
-    await changesNothing(
-      'a full disk',
-      async () => {
-        await mesh.onNode('node-1', `dd if=/dev/zero of=${STATE}/filler bs=1k 2>/dev/null; ! echo more >${STATE}/more`)
-        const written = statSync(state).mtimeMs
         await takesEdits()
-        const before = mesh.agents('node-1')
-        for (const pid of before) process.kill(pid, 'SIGKILL')
-        await eventually('another agent', () => mesh.agents('node-1').some((pid) => !before.includes(pid)), 60_000)
-        await proved('node-1', 'load')
-        await takesEdits()
-        expect(statSync(state).mtimeMs).toBe(written)
-        await mesh.onNode('node-1', `rm -f ${STATE}/filler ${STATE}/more`)
-        await eventually('the state is written', () => statSync(state).mtimeMs > written, 45_000)
-      },
-      1,
-    )
-  }, 180_000)
-})
+      })
+    }, 240_000)
+
+    it('a full disk changes nothing: edits are taken, agents start, and the state is written when there is room', async () => {
+      const state = mesh.pathOn('node-1', `${STATE}/last-good`)
+      await changesNothing(
+        'a full disk',
+        async () => {
+          await mesh.onNode(
+            'node-1',
+            `dd if=/dev/zero of=${STATE}/filler bs=1k 2>/dev/null; ! echo more >${STATE}/more`,
+          )
+          const written = statSync(state).mtimeMs
+          await takesEdits()
+          const before = mesh.agents('node-1')
+          for (const pid of before) process.kill(pid, 'SIGKILL')
+          await eventually('another agent', () => mesh.agents('node-1').some((pid) => !before.includes(pid)), 60_000)
+          await proved('node-1', 'load')
+          await takesEdits()
+          expect(statSync(state).mtimeMs).toBe(written)
+          await mesh.onNode('node-1', `rm -f ${STATE}/filler ${STATE}/more`)
+          await eventually('the state is written', () => statSync(state).mtimeMs > written, 45_000)
+        },
+        1,
+      )
+    }, 180_000)
+  })
+}
 
 /** The limit of control's priority level is none: the API server lets one request through when no other is under way. */
 const THROTTLE = `
@@ -293,6 +307,16 @@ spec:
     - subjects: [{kind: ServiceAccount, serviceAccount: {name: ambit-control, namespace: ${SYSTEM_NAMESPACE}}}]
       resourceRules: [{verbs: ["*"], apiGroups: ["*"], resources: ["*"], clusterScope: true, namespaces: ["*"]}]
 `
+/** Kinds that both controls have listed since they were started. */
+async function listed(): Promise<number> {
+  const texts = await Promise.all(
+    (await podsOf('ambit-control')).map(({ metadata }) =>
+      mesh.kubectl(`get --raw /api/v1/namespaces/${SYSTEM_NAMESPACE}/pods/${metadata.name}:15020/proxy/metrics`),
+    ),
+  )
+  return texts.reduce((sum, text) => sum + Number(/^ambit_control_api_lists_total (\d+)$/m.exec(text)?.[1]), 0)
+}
+
 /** Requests that the API server answered 429 for this level. */
 async function rejected(): Promise<number> {
   const text = await mesh.kubectl('get --raw /metrics')

@@ -33,6 +33,8 @@ export interface Opinion {
   readonly requests: readonly SeenRequest[]
   /** Code of the GOAWAY it sent; −1 for none. */
   readonly goaway: number
+  /** It heard nothing of what came after some frame. */
+  readonly deaf?: boolean
 }
 
 /** Fields as text to compare. A fragment is left out: it is cut off here and passed on there. */
@@ -64,6 +66,9 @@ export async function askNghttp2(bytes: Buffer): Promise<Opinion> {
   const streams = new Map<ServerHttp2Stream, SeenRequest>()
   const session: Http2Session = performServerHandshake(pipe, { settings: { maxConcurrentStreams: 200 } })
   session.on('error', () => undefined)
+  // nghttp2 goes on after a client's GOAWAY with an error (RFC 9113, 6.8: it may finish what it began); Node ends the session.
+  let deaf = false
+  session.on('goaway', (code: number) => (deaf ||= code !== 0))
   session.on('stream', (stream: ServerHttp2Stream, _headers: object, _flags: number, raw: string[]) => {
     const seen: SeenRequest = { id: stream.id ?? 0, fields: fieldsOf(raw), body: '', ended: false, cut: false }
     requests.push(seen)
@@ -85,7 +90,7 @@ export async function askNghttp2(bytes: Buffer): Promise<Opinion> {
   session.destroy()
   pipe.destroy()
   await turn()
-  return { requests, goaway }
+  return { requests, goaway, deaf }
 }
 
 /** The bytes with which nghttp2 asks for these lists of fields, one request each, on one connection. */

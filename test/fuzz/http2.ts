@@ -119,13 +119,13 @@ export function compare(ours: Opinion, theirs: Opinion): string {
   for (const mine of ours.requests) {
     const other = theirs.requests.find(({ id }) => id === mine.id)
     if (!other) {
-      // After its connection error it has no opinion.
-      if (theirs.goaway < 0) return `stream ${mine.id} was a request here and none there`
+      // After its connection error it has no opinion, and none of what it did not hear.
+      if (theirs.goaway < 0 && theirs.deaf !== true) return `stream ${mine.id} was a request here and none there`
       continue
     }
     if (other.fields !== mine.fields)
       return `stream ${mine.id} has other fields there:\n${mine.fields}\n---\n${other.fields}`
-    if (!mine.ended || theirs.goaway >= 0) continue
+    if (!mine.ended || theirs.goaway >= 0 || theirs.deaf === true) continue
     if (!other.ended && !other.cut) return `stream ${mine.id} ended here and goes on there`
     if (other.ended && !other.cut && other.body !== mine.body) return `stream ${mine.id} has another body there`
   }

@@ -16,7 +16,7 @@ export default defineConfig({
             'test/*.test.ts',
             'test/bench/*.test.ts',
           ],
-          exclude: ['**/*.kernel.test.ts', '**/node_modules/**'],
+          exclude: ['**/*.kernel.test.ts', '**/node_modules/**', 'build/**'],
           // One more than the default on a machine of two cores; modules are read once by each: half the time.
           maxWorkers: availableParallelism(),
           isolate: false,
@@ -27,7 +27,7 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,native,conformance,fuzz,hostile,soak}/**/*.test.ts'],
-          exclude: ['**/node_modules/**'],
+          exclude: ['**/node_modules/**', 'build/**'],
           // Each makes namespaces, cgroups and pins of its own, and waits more than it works.
           maxWorkers: 2,
           sequence: { groupOrder: 1 },

@@ -67,13 +67,23 @@ static __always_inline void sample_rtt(struct edge *edge, struct tally *tally, _
 }
 
 /* Tells of one socket, if it counts. */
-static __always_inline void look_at(struct seq_file *seq, struct tcp_sock *tcp, __u8 state,
-				    struct socket *socket, __u64 cookie)
+static __always_inline void look_at(struct seq_file *seq, struct sock *sk, struct socket *socket,
+				    __u64 cookie)
 {
 	struct stream_facts facts = {};
 	struct live live = {.cookie = cookie};
+	struct tcp_sock *tcp;
 	struct edge *edge;
+	__u8 state;
 
+	if (!socket->tally.running || !is_counted(socket->note.kind))
+		return;
+	state = sk->__sk_common.skc_state;
+	if (!is_open(state))
+		return;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return;
 	stream_of(tcp, state, &facts);
 	facts.active = socket->note.kind != NOTE_ATTESTED;
 	edge_of_note(&live.key, &socket->note, socket->tally.cookie, socket->tally.security,
@@ -89,27 +99,14 @@ static __always_inline void look_at(struct seq_file *seq, struct tcp_sock *tcp, 
 	bpf_seq_write(seq, &live, sizeof(live));
 }
 
-static __always_inline int is_counted_socket(const struct socket *socket)
-{
-	return socket->tally.running && is_counted(socket->note.kind);
-}
-
 SEC("iter/bpf_sk_storage_map")
 int ambit_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct socket *socket = ctx->value;
 	struct sock *sk = ctx->sk;
-	struct tcp_sock *tcp;
-	__u8 state;
 
-	if (!sk || !socket || !is_counted_socket(socket))
-		return 0;
-	state = sk->__sk_common.skc_state;
-	if (!is_open(state))
-		return 0;
-	tcp = bpf_skc_to_tcp_sock(sk);
-	if (tcp)
-		look_at(ctx->meta->seq, tcp, state, socket, 0);
+	if (sk && socket)
+		look_at(ctx->meta->seq, sk, socket, 0);
 	return 0;
 }
 
@@ -119,9 +116,7 @@ int ambit_live_files(struct bpf_iter__task_file *ctx)
 	struct file *file = ctx->file;
 	struct socket___kernel *kernel;
 	struct socket *socket;
-	struct tcp_sock *tcp;
 	struct sock *sk;
-	__u8 state;
 
 	if (!file)
 		return 0;
@@ -132,14 +127,8 @@ int ambit_live_files(struct bpf_iter__task_file *ctx)
 	if (!sk)
 		return 0;
 	socket = bpf_sk_storage_get(&ambit_notes, sk, 0, 0);
-	if (!socket || !is_counted_socket(socket))
-		return 0;
-	state = sk->__sk_common.skc_state;
-	if (!is_open(state))
-		return 0;
-	tcp = bpf_skc_to_tcp_sock(sk);
-	if (tcp)
-		look_at(ctx->meta->seq, tcp, state, socket, bpf_get_socket_cookie(sk));
+	if (socket)
+		look_at(ctx->meta->seq, sk, socket, bpf_get_socket_cookie(sk));
 	return 0;
 }
 

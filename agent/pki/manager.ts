@@ -259,7 +259,7 @@ export class CertificateManager implements Certificates {
     const now = clock.now()
     const notAfter = leaf.validToDate.getTime()
     if (notAfter <= now) throw new Error(`the CA's certificate is over since ${leaf.validTo}; do the clocks agree?`)
-    // Peers would refuse it for now. Where there is no other it is as good as any: perhaps it is this clock that is wrong.
+    // Peers would refuse it for now, so it replaces none that is valid. Where none is held, the clock that is wrong may be this one.
     const early = leaf.validFromDate.getTime() > now
     if (early && entry.held && now < entry.held.notAfter)
       throw new Error(`the CA's certificate begins at ${leaf.validFrom} only; do the clocks agree?`)

@@ -6,9 +6,10 @@ import type { LoadSummary } from '../../agent/sandbox/app/load.ts'
 import { processesWith, type Cluster } from './kube.ts'
 import { eventually } from './sandbox.ts'
 
-/** Requests a second of each client, and how many it has under way. */
+/** Requests a second of each client. */
 const RATE = 20
-const CONCURRENCY = 4
+/** And how many it has under way at most. */
+export const CONCURRENCY = 4
 /** A slow machine is slow: only what never comes is lost. Seconds. */
 const TIMEOUT = 30
 

@@ -32,11 +32,6 @@ export async function openCluster(name: string, nodes: number, { image = false }
   }
 }
 
-/** The beginning of a kubectl command line, for what runs on while a test goes on. */
-export function kubectlLine({ sandbox }: Cluster): readonly string[] {
-  return [sandbox.kubectl, `--kubeconfig=${sandbox.layout.kubeconfig}`]
-}
-
 export function kubectl(program: string, kubeconfig: string, args: readonly string[], input?: string): Promise<Ran> {
   return run([program, `--kubeconfig=${kubeconfig}`, ...args], input === undefined ? {} : { input })
 }
@@ -72,7 +67,7 @@ export function processesOf(name: string): string[] {
   return found
 }
 
-/** Processes that have this word in their command line, wherever on the machine; shells that only pass it on are left out. */
+/** Processes that have this word in their command line, wherever on the machine. */
 export function processesWith(word: string): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))

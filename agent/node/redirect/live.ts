@@ -8,7 +8,10 @@ export type LiveModule = BpfModule<typeof liveSchema>
 export interface LiveObject {
   /** Loads the one program that is used. */
   load(pinRoot: string): Promise<LiveModule>
-  /** Records of struct live, in no order; undefined where the kernel lends no iterator. Holds the thread. */
+  /**
+   * Records of struct live, in no order; undefined where the kernel lends no iterator. Holds the thread. Where it goes over files,
+   * they are those of this process's PID namespace: the agent has the node's (hostPID).
+   */
   readonly walk: ((module: LiveModule) => Uint8Array) | undefined
 }
 

@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { ambit } from './sandbox.ts'
+import { ambit, eventually } from './sandbox.ts'
 
 export interface ControlProcess {
   readonly child: ChildProcess
@@ -61,5 +61,18 @@ export function startControl(
       }
       rmSync(folder, { recursive: true, force: true })
     },
+  }
+}
+
+/** The same, and waits until it is ready; one that never is has ended when this rejects. */
+export async function startReadyControl(kubeconfig: string, flags: readonly string[] = []): Promise<ControlProcess> {
+  const control = startControl(kubeconfig, flags)
+  try {
+    await eventually('control is ready', async () => (await control.admin('/healthz/ready')).status === 200, 30_000)
+    return control
+  } catch (error) {
+    process.stderr.write(control.log())
+    await control.stop('SIGKILL')
+    throw error
   }
 }

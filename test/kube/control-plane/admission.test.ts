@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
-import { startControl, type ControlProcess } from '../../world/control-process.ts'
+import { startReadyControl, type ControlProcess } from '../../world/control-process.ts'
 import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
 import { eventually, root, run, uniqueName, type Ran } from '../../world/sandbox.ts'
 
@@ -28,8 +28,7 @@ beforeAll(async () => {
   configuration.webhooks[0]!.clientConfig = { url: `https://${here}:${PORT}/validate` }
   const { code, err } = await cluster.kubectl(['apply', '-f', '-'], JSON.stringify(configuration))
   expect({ code, err }).toMatchObject({ code: 0 })
-  control = startControl(cluster.sandbox.layout.kubeconfig, ['--webhook', `${here}:${PORT}`])
-  await eventually('control is ready', async () => (await control.admin('/healthz/ready')).status === 200, 30_000)
+  control = await startReadyControl(cluster.sandbox.layout.kubeconfig, ['--webhook', `${here}:${PORT}`])
   await eventually('the API server trusts the webhook', async () => (await bundle()) !== '', 20_000)
 }, BUILD_MS)
 afterAll(async () => {

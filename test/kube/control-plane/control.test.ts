@@ -1,6 +1,6 @@
 // Control reading a real API server: a control plane without nodes, `ambit control` as a process beside it.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startControl, type ControlProcess } from '../../world/control-process.ts'
+import { startReadyControl, type ControlProcess } from '../../world/control-process.ts'
 import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
 import { eventually, uniqueName } from '../../world/sandbox.ts'
 
@@ -9,8 +9,7 @@ let control: ControlProcess
 beforeAll(async () => {
   cluster = await openCluster(uniqueName(), 0)
   await cluster.kubectl(['create', 'namespace', 'ambit-system'])
-  control = startControl(cluster.sandbox.layout.kubeconfig)
-  await eventually('control is ready', async () => (await control.admin('/healthz/ready')).status === 200, 30_000)
+  control = await startReadyControl(cluster.sandbox.layout.kubeconfig)
 }, BUILD_MS)
 afterAll(async () => {
   await control?.stop()

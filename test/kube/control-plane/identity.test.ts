@@ -13,7 +13,7 @@ import { makeRequest } from '../../../agent/pki/csr.ts'
 import { RSA, TestCa } from '../../../agent/pki/testing.ts'
 import { connectControl } from '../../../agent/wire/connect-control.ts'
 import { agentKinds, type ControlConnection } from '../../../agent/wire/contract.ts'
-import { startControl, type ControlProcess } from '../../world/control-process.ts'
+import { startReadyControl, type ControlProcess } from '../../world/control-process.ts'
 import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
 import { eventually, uniqueName } from '../../world/sandbox.ts'
 
@@ -79,8 +79,7 @@ async function applied(...objects: readonly object[]): Promise<void> {
 
 async function started(): Promise<ControlProcess> {
   const flags = ['--trust-spread-seconds', String(SPREAD_SECONDS)]
-  const one = startControl(cluster.sandbox.layout.kubeconfig, flags)
-  await eventually('control is ready', async () => (await one.admin('/healthz/ready')).status === 200, 30_000)
+  const one = await startReadyControl(cluster.sandbox.layout.kubeconfig, flags)
   return one
 }
 

@@ -2,7 +2,7 @@
 // process beside it. What runs in the pods is tested where there are nodes (waypoint.test.ts).
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { startControl, type ControlProcess } from '../../world/control-process.ts'
+import { startReadyControl, type ControlProcess } from '../../world/control-process.ts'
 import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
 import { eventually, root, uniqueName } from '../../world/sandbox.ts'
 
@@ -22,8 +22,7 @@ afterAll(async () => {
 })
 
 async function startReady(...flags: readonly string[]): Promise<ControlProcess> {
-  const started = startControl(cluster.sandbox.layout.kubeconfig, ['--image', IMAGE, ...flags])
-  await eventually('control is ready', async () => (await started.admin('/healthz/ready')).status === 200, 30_000)
+  const started = await startReadyControl(cluster.sandbox.layout.kubeconfig, ['--image', IMAGE, ...flags])
   return started
 }
 

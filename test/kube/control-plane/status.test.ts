@@ -2,7 +2,7 @@
 // CRDs of the chart.
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startControl, type ControlProcess } from '../../world/control-process.ts'
+import { startReadyControl, type ControlProcess } from '../../world/control-process.ts'
 import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
 import { eventually, root, uniqueName } from '../../world/sandbox.ts'
 
@@ -25,8 +25,7 @@ beforeAll(async () => {
   await cluster.kubectl(['create', 'namespace', 'shop'])
   for (const name of ['reviews', 'ratings'])
     await cluster.kubectl(['create', 'service', 'clusterip', name, '--tcp=80', '-n', 'shop'])
-  control = startControl(cluster.sandbox.layout.kubeconfig)
-  await eventually('control is ready', async () => (await control.admin('/healthz/ready')).status === 200, 30_000)
+  control = await startReadyControl(cluster.sandbox.layout.kubeconfig)
 }, BUILD_MS)
 afterAll(async () => {
   await control?.stop()

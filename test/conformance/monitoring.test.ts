@@ -1,5 +1,5 @@
 // The alert rules and dashboards that are shipped: Prometheus' own tool takes the rules and each alert is tried; they name
-// only metrics and labels that the programs have. Against a real scrape: test/kube/metrics.test.ts.
+// only metrics and labels that the programs have. Against a real scrape: test/kube/shop/metrics.ts.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'

@@ -1,5 +1,5 @@
 // Ambit as people meet it: the README's own lines on a real cluster of two nodes, the shop through it, and off again so that nothing is
-// left. Must not live here: enrolment in its corners (enroll.test.ts), rollouts (load).
+// left. Must not live here: enrolment in its corners (enrolment.test.ts), rollouts (load).
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'

@@ -1,6 +1,6 @@
 // The wall clock of one program jumps under load, by libfaketime: traffic goes on, policy stays enforced. Must not live
 // here: renewals after a jump (agent/pki/manager.test.ts), timers (agent/base/clock.ts).
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -49,7 +49,11 @@ async function restartWithClock(program: string): Promise<void> {
   }
   await eventually('traffic', async () => (await load('-n', '20', '--close')).codes['200'] === 20, 30_000)
 }
-const jump = (hours: number): void => writeFileSync(offset, `${hours < 0 ? '' : '+'}${Math.round(hours * 3_600)}\n`)
+/** The program reads the file at each look at its clock: it is never there in halves. */
+function jump(hours: number): void {
+  writeFileSync(`${offset}.part`, `${hours < 0 ? '' : '+'}${Math.round(hours * 3_600)}\n`)
+  renameSync(`${offset}.part`, offset)
+}
 
 async function load(...args: string[]): Promise<LoadSummary> {
   const { out, err } = await world.exec('frontend', ['ambit', 'app', 'load', URL_API, ...args])

@@ -1,9 +1,9 @@
 // Real Kubernetes clusters for tests, and what one may leave behind. Must not live here: expectations.
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
-import { KubeSandbox } from '../../agent/sandbox/kube/cluster.ts'
+import { KubeSandbox, type KubeStatus } from '../../agent/sandbox/kube/cluster.ts'
 import { hierarchiesOf } from '../../agent/sandbox/kube/cgroups.ts'
 import { DISK_ROOT } from '../../agent/sandbox/kube/layout.ts'
-import { run, type Ran } from './sandbox.ts'
+import { ambit, run, type Ran } from './sandbox.ts'
 
 /** A machine where nothing was built yet builds for a quarter of an hour, longer when it is busy; `npm test` did it before. */
 export const BUILD_MS = 45 * 60_000
@@ -30,6 +30,55 @@ export async function openCluster(name: string, nodes: number, { image = false }
     kubectl: (args, input) => kubectl(sandbox.kubectl, sandbox.layout.kubeconfig, args, input),
     close: () => sandbox.down(),
   }
+}
+
+/** A cluster in a process of its own, as the command makes it. */
+export class DetachedCluster {
+  readonly name: string
+  /** Of when it had come up. */
+  readonly status: KubeStatus
+  /** What the command said. */
+  readonly said: string
+
+  private constructor(name: string, status: KubeStatus, said: string) {
+    this.name = name
+    this.status = status
+    this.said = said
+  }
+
+  /** Brings one up with the manifests of a folder. Throws with the command's words. */
+  static async up(name: string, folder: string): Promise<DetachedCluster> {
+    const since = performance.now()
+    const up = await run(
+      [ambit, 'sandbox', 'up', folder, '--kubernetes', '--name', name, '--detach', '--timeout', '120'],
+      { timeoutMs: 180_000 },
+    )
+    tell(`up after ${((performance.now() - since) / 1000).toFixed(1)} s`)
+    if (up.code !== 0) throw new Error(up.out + up.err)
+    return new DetachedCluster(name, await statusOf(name), up.out + up.err)
+  }
+
+  /** As its links and namespaces have it. */
+  get id(): number {
+    return Number(/^ambit-(\d+)-/.exec(this.status.nodes[0]!.netns)![1])
+  }
+
+  now(): Promise<KubeStatus> {
+    return statusOf(this.name)
+  }
+
+  kubectl(args: readonly string[], input?: string): Promise<Ran> {
+    return kubectl(this.status.kubectl, this.status.kubeconfig, args, input)
+  }
+
+  /** Also when its process is gone. */
+  down(): Promise<Ran> {
+    return run([ambit, 'sandbox', 'down', '--name', this.name])
+  }
+}
+
+async function statusOf(name: string): Promise<KubeStatus> {
+  return JSON.parse((await run([ambit, 'sandbox', 'status', '--name', name, '-o', 'json'])).out) as KubeStatus
 }
 
 export function kubectl(program: string, kubeconfig: string, args: readonly string[], input?: string): Promise<Ran> {

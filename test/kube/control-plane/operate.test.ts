@@ -1,5 +1,5 @@
 // Waypoints made from Gateways on a real API server with its controllers: a control plane without nodes, `ambit control` as a
-// process beside it. What runs in the pods is tested where there are nodes (waypoint.test.ts).
+// process beside it. What runs in the pods is tested where there are nodes (shop.test.ts).
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startReadyControl, type ControlProcess } from '../../world/control-process.ts'

@@ -1,13 +1,12 @@
 // A pod whose very first act is to dial out: never a byte in the clear, on a real cluster with a real runtime, many times. Must not
-// live here: pods that run already (../enroll.test.ts).
+// live here: pods that run already (labels.ts).
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Capture } from '../../../agent/sandbox/capture.ts'
-import { BUILD_MS, openCluster, tell } from '../../world/kube.ts'
-import { KubeMesh } from '../../world/kube-mesh.ts'
-import { uniqueName } from '../../world/sandbox.ts'
+import type { KubeMesh } from '../../world/kube-mesh.ts'
+import { tell } from '../../world/kube.ts'
 
 /** How many pods dial out as their first act. */
 const PODS = 200
@@ -20,21 +19,19 @@ const LIMIT_MS = 400_000
 let mesh: KubeMesh
 let server: string
 const folder = mkdtempSync(join(tmpdir(), 'ambit-first-'))
-beforeAll(async () => {
-  mesh = new KubeMesh(await openCluster(uniqueName(), 2, { image: true }))
-  await mesh.install()
+async function prepare(): Promise<void> {
   const namespaces = [
     {
       apiVersion: 'v1',
       kind: 'Namespace',
-      metadata: { name: 'shop', labels: { 'istio.io/dataplane-mode': 'ambient' } },
+      metadata: { name: 'first', labels: { 'istio.io/dataplane-mode': 'ambient' } },
     },
-    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'outside' } },
+    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'apart' } },
   ]
   const web = {
     apiVersion: 'v1',
     kind: 'Pod',
-    metadata: { name: 'web', namespace: 'shop' },
+    metadata: { name: 'web', namespace: 'first' },
     spec: {
       nodeSelector: { 'kubernetes.io/hostname': 'node-2' },
       containers: [
@@ -48,13 +45,9 @@ beforeAll(async () => {
     },
   }
   await mesh.kubectl('apply -f -', [...namespaces, web].map((one) => JSON.stringify(one)).join('\n---\n'))
-  await mesh.kubectl('-n shop wait --for=condition=Ready pod/web --timeout=60s')
-  server = await mesh.kubectl('-n shop get pod web -o jsonpath={.status.podIP}')
-}, BUILD_MS)
-afterAll(async () => {
-  if (mesh) expect(await mesh.cluster.close()).toEqual([])
-  rmSync(folder, { recursive: true })
-})
+  await mesh.kubectl('-n first wait --for=condition=Ready pod/web --timeout=60s')
+  server = await mesh.kubectl('-n first get pod web -o jsonpath={.status.podIP}')
+}
 
 /** Runs so many pods that do nothing but fetch a page of `web`; how many had it. */
 async function dial(namespace: string, mark: string, pods: number): Promise<number> {
@@ -114,27 +107,37 @@ function segments(file: string, port: number): number {
   return found
 }
 
-it('is seen by this test where the pod is not in the mesh', async () => {
-  const capture = await Capture.start(folder, mesh.node('node-1').node, '-outside')
-  expect(await dial('outside', 'outside-mark', 3)).toBe(3)
-  await capture.stop()
-  expect(capture.count('outside-mark')).toBe(3)
-  expect(segments(capture.file, PORT)).toBeGreaterThan(3 * 5)
-}, 60_000)
+export function firstByte(of: () => KubeMesh): void {
+  describe('the first byte of a pod', () => {
+    beforeAll(() => {
+      mesh = of()
+      return prepare()
+    })
+    afterAll(() => rmSync(folder, { recursive: true }))
 
-it(
-  `never sends a byte in the clear, ${PODS} times, and is answered each time`,
-  async () => {
-    const capture = await Capture.start(folder, mesh.node('node-1').node, '-shop')
-    const began = performance.now()
-    const succeeded = await dial('shop', 'secret-mark', PODS)
-    tell(`${PODS} pods in ${((performance.now() - began) / 1000).toFixed(0)} s`)
-    await capture.stop()
-    expect(capture.count('secret-mark')).toBe(0)
-    expect(segments(capture.file, PORT)).toBe(0)
-    // Each request and each answer is one at least.
-    expect(capture.tlsRecords()).toBeGreaterThan(2 * PODS)
-    expect(succeeded).toBe(PODS)
-  },
-  LIMIT_MS + 30_000,
-)
+    it('is seen by this test where the pod is not in the mesh', async () => {
+      const capture = await Capture.start(folder, mesh.node('node-1').node, '-apart')
+      expect(await dial('apart', 'apart-mark', 3)).toBe(3)
+      await capture.stop()
+      expect(capture.count('apart-mark')).toBe(3)
+      expect(segments(capture.file, PORT)).toBeGreaterThan(3 * 5)
+    }, 60_000)
+
+    it(
+      `never sends a byte in the clear, ${PODS} times, and is answered each time`,
+      async () => {
+        const capture = await Capture.start(folder, mesh.node('node-1').node, '-first')
+        const began = performance.now()
+        const succeeded = await dial('first', 'secret-mark', PODS)
+        tell(`${PODS} pods in ${((performance.now() - began) / 1000).toFixed(0)} s`)
+        await capture.stop()
+        expect(capture.count('secret-mark')).toBe(0)
+        expect(segments(capture.file, PORT)).toBe(0)
+        // Each request and each answer is one at least.
+        expect(capture.tlsRecords()).toBeGreaterThan(2 * PODS)
+        expect(succeeded).toBe(PODS)
+      },
+      LIMIT_MS + 30_000,
+    )
+  })
+}

@@ -26,12 +26,24 @@ export default defineConfig({
       {
         test: {
           name: 'system',
-          include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,native,conformance,fuzz,hostile,soak}/**/*.test.ts'],
+          include: ['**/*.kernel.test.ts', 'test/{mesh,kernel,native,conformance,fuzz,hostile}/**/*.test.ts'],
           exclude: ['**/node_modules/**', 'build/**'],
           // Each makes namespaces, cgroups and pins of its own, and waits more than it works.
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 1 },
           // Real kernel, real processes, a machine that others may load: one second chance, and the closing line tells of each.
+          retry: 1,
+          testTimeout: 120_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: 'soak',
+          include: ['test/soak/**/*.test.ts'],
+          // Much load for its time: beside more than one other it would measure those.
+          maxWorkers: 2,
+          sequence: { groupOrder: 2 },
           retry: 1,
           testTimeout: 120_000,
           hookTimeout: 180_000,
@@ -43,7 +55,7 @@ export default defineConfig({
           include: ['test/kube/control-plane/**/*.test.ts'],
           // A cluster without nodes each.
           maxWorkers: 3,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },
@@ -53,7 +65,7 @@ export default defineConfig({
           name: 'kubernetes',
           include: ['test/kube/*.test.ts'],
           maxWorkers: 2,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 4 },
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },
@@ -64,7 +76,7 @@ export default defineConfig({
           include: ['test/kube/load/**/*.test.ts'],
           // They need the processors for themselves.
           fileParallelism: false,
-          sequence: { groupOrder: 4 },
+          sequence: { groupOrder: 5 },
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },

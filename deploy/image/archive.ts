@@ -89,12 +89,14 @@ export async function packImage(image: Image, name: string, say: (line: string) 
   const { names, indexOf } = layersOf(image.stage)
   const lists = names.map(() => [] as string[])
   walk(image.root, '', (path) => lists[indexOf(`/${path}`)]?.push(path))
-  const layers: Layer[] = []
-  for (const [index, list] of lists.entries()) {
-    const layer = await packLayer(names[index] ?? '', image.root, list)
-    if (layer.fresh) say(`layer ${layer.name}: ${megabytes(layer.bytes)}, compressed ${megabytes(layer.compressed)}`)
-    layers.push(layer)
-  }
+  // Few, and each compressed by one thread: all at once.
+  const layers = await Promise.all(
+    lists.map(async (list, index) => {
+      const layer = await packLayer(names[index] ?? '', image.root, list)
+      if (layer.fresh) say(`layer ${layer.name}: ${megabytes(layer.bytes)}, compressed ${megabytes(layer.compressed)}`)
+      return layer
+    }),
+  )
   return describe(name, layers, image)
 }
 

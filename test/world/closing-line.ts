@@ -27,7 +27,8 @@ export default class ClosingLine implements Reporter {
         else skipped++
         if (result.state === 'failed') tell('failed', name, result.errors[0])
         // Its errors are those of the tries before.
-        else if ((test.diagnostic()?.retryCount ?? 0) > 0) tell('passed only at the second try', name, result.errors?.[0])
+        else if ((test.diagnostic()?.retryCount ?? 0) > 0)
+          tell('passed only at the second try', name, result.errors?.[0])
       }
     }
     if (passed + failed === 0) failed = 1

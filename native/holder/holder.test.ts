@@ -7,6 +7,16 @@ import { Stage, type Build, type Holder } from './test/holder.ts'
 /** Machines under load take their time. */
 const patient = { timeout: 10_000 }
 
+/** What a count comes down to in a tenth of a second. */
+async function fewest(count: () => number): Promise<number> {
+  let least = count()
+  for (let looks = 0; looks < 10; looks++) {
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    least = Math.min(least, count())
+  }
+  return least
+}
+
 describe.each<Build>(['release', 'asan'])('a holder (%s)', (build) => {
   let stage: Stage
   let holder: Holder
@@ -154,7 +164,8 @@ describe.each<Build>(['release', 'asan'])('a holder (%s)', (build) => {
   it('serves on whatever a client does, and gives nothing away that it keeps', async () => {
     const [port] = await stage.put('kept')
     const descriptors = () => statSync(`/proc/${holder.process.pid}/fd`).size
-    const before = descriptors()
+    // The connection that brought it may not have been closed yet.
+    const before = await fewest(descriptors)
     for (let seed = 1; seed <= 6; seed++) {
       const { error } = await stage.try('fuzz', { path: stage.path, seed, count: 400 })
       expect(error).toBeUndefined()

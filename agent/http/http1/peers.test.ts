@@ -192,9 +192,8 @@ function nodeReads(bytes: Buffer): Promise<{ messages: Message[]; refused: boole
     server.on('clientError', () => {
       refused = true
     })
-    const passOn = (request: IncomingMessage) => void messages.push({ method: request.method ?? '', body: '' })
-    server.on('upgrade', passOn)
-    server.on('connect', passOn)
+    server.on('connect', (request) => void messages.push({ method: request.method ?? '', body: '' }))
+    // Nobody hears of `upgrade`: h2c is ignored, as by us, and the body is read. Who heard of it would have no body.
     server.emit('connection', wire)
     wire.push(bytes)
     setImmediate(() => setImmediate(() => setImmediate(() => setImmediate(done))))

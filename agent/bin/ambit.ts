@@ -15,8 +15,8 @@ const PROGRAMS: Readonly<Record<string, string>> = {
 }
 
 /**
- * Types stripped and code compiled, by Node's version, user and V8's flags: the next start of a program takes half of its time. Where
- * nothing can be written nothing is kept.
+ * Types stripped and code compiled, by Node's version, user and V8's flags: the next start of a program takes some six tenths of the time.
+ * Where nothing can be written nothing is kept.
  */
 const COMPILED = join(import.meta.dirname, '../../build/compiled')
 /** A program that runs for long, or that is killed, has loaded by then all that it starts with. */

@@ -17,5 +17,5 @@ afterAll(async () => {
   expect(await mesh?.cluster.close()).toEqual([])
 })
 
-labels()
+labels(() => mesh)
 firstByte(() => mesh)

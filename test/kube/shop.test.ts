@@ -12,7 +12,8 @@ beforeAll(async () => {
   mesh = new KubeMesh(await openCluster(uniqueName(), 2, { image: true }))
   const began = performance.now()
   await mesh.install()
-  await mesh.kubectl(['apply', '-f', shop])
+  // No warning of the webhook either.
+  expect((await mesh.cluster.kubectl(['apply', '-f', shop])).err).toBe('')
   for (const name of ['frontend-deployment', 'my-service-v1', 'my-service-v2', 'intruder'])
     await mesh.kubectl(`-n shop rollout status deployment/${name} --timeout=90s`)
   tell(`Ambit and the shop are ready after ${((performance.now() - began) / 1000).toFixed(1)} s`)

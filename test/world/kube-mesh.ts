@@ -7,6 +7,7 @@ import type { KubeNode } from '../../agent/sandbox/kube/node.ts'
 import type { AgentStatusReport, PodStatusReport } from '../../agent/node/observe/status.ts'
 import type { Cluster } from './kube.ts'
 import { eventually, root, run } from './sandbox.ts'
+import { documents } from './yaml.ts'
 
 /** Where the chart puts things on a node. */
 const RUN = '/run/ambit'
@@ -36,6 +37,10 @@ export class KubeMesh {
 
   async get<T>(args: string): Promise<T> {
     return JSON.parse(await this.kubectl(`get ${args} -o json`)) as T
+  }
+
+  async apply(...objects: readonly object[]): Promise<void> {
+    await this.kubectl('apply -f -', documents(...objects.map((one) => JSON.stringify(one))))
   }
 
   /** Installs the chart of this checkout with the image of this checkout, and waits until all of it is ready. */

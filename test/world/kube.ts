@@ -46,11 +46,11 @@ export class DetachedCluster {
     this.said = said
   }
 
-  /** Brings one up with the manifests of a folder. Throws with the command's words. */
-  static async up(name: string, folder: string): Promise<DetachedCluster> {
+  /** Brings one up, with a folder of manifests or flags. Throws with the command's words. */
+  static async up(name: string, ...args: readonly string[]): Promise<DetachedCluster> {
     const since = performance.now()
     const up = await run(
-      [ambit, 'sandbox', 'up', folder, '--kubernetes', '--name', name, '--detach', '--timeout', '120'],
+      [ambit, 'sandbox', 'up', '--kubernetes', '--name', name, '--detach', '--timeout', '120', ...args],
       { timeoutMs: 180_000 },
     )
     tell(`up after ${((performance.now() - since) / 1000).toFixed(1)} s`)

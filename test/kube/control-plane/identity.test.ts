@@ -16,6 +16,7 @@ import { agentKinds, type ControlConnection } from '../../../agent/wire/contract
 import { startReadyControl, type ControlProcess } from '../../world/control-process.ts'
 import { BUILD_MS, openCluster, type Cluster } from '../../world/kube.ts'
 import { eventually, uniqueName } from '../../world/sandbox.ts'
+import { documents } from '../../world/yaml.ts'
 
 const SPREAD_SECONDS = 2
 
@@ -74,7 +75,7 @@ async function ok(args: readonly string[], input?: string): Promise<string> {
 }
 
 async function applied(...objects: readonly object[]): Promise<void> {
-  await ok(['apply', '-f', '-'], objects.map((one) => JSON.stringify(one)).join('\n---\n'))
+  await ok(['apply', '-f', '-'], documents(...objects.map((one) => JSON.stringify(one))))
 }
 
 async function started(): Promise<ControlProcess> {

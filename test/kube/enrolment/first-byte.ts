@@ -44,7 +44,7 @@ async function prepare(): Promise<void> {
       ],
     },
   }
-  await mesh.kubectl('apply -f -', [...namespaces, web].map((one) => JSON.stringify(one)).join('\n---\n'))
+  await mesh.apply(...namespaces, web)
   await mesh.kubectl('-n first wait --for=condition=Ready pod/web --timeout=60s')
   server = await mesh.kubectl('-n first get pod web -o jsonpath={.status.podIP}')
 }
@@ -80,7 +80,7 @@ async function dial(namespace: string, mark: string, pods: number): Promise<numb
       },
     },
   }
-  await mesh.kubectl('apply -f -', JSON.stringify(job))
+  await mesh.apply(job)
   interface Status {
     readonly status: { readonly succeeded?: number; readonly failed?: number }
   }

@@ -4,7 +4,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Capture } from '../../../agent/sandbox/capture.ts'
 import type { KubeMesh } from '../../world/kube-mesh.ts'
 import { eventually } from '../../world/sandbox.ts'
@@ -55,13 +55,8 @@ const folder = mkdtempSync(join(tmpdir(), 'ambit-enroll-kube-'))
 
 /** Before the mesh is installed: pods that are there before it. */
 export async function startPods(of: KubeMesh): Promise<void> {
-  mesh = of
-  await apply(...APPS)
-  await mesh.kubectl('-n shop wait --for=condition=Ready pod --all --timeout=60s')
-}
-
-async function apply(...objects: readonly object[]): Promise<void> {
-  await mesh.kubectl('apply -f -', objects.map((one) => JSON.stringify(one)).join('\n---\n'))
+  await of.apply(...APPS)
+  await of.kubectl('-n shop wait --for=condition=Ready pod --all --timeout=60s')
 }
 
 interface Pod {
@@ -94,8 +89,11 @@ const label = (what: string): Promise<string> => mesh.kubectl(`label --overwrite
 const captured = (...names: readonly [node: string, name: string][]) =>
   Promise.all(names.map(([node, name]) => mesh.phase(node, `shop/${name}`, 'captured')))
 
-export function labels(): void {
+export function labels(of: () => KubeMesh): void {
   describe('enrolment on a real cluster', () => {
+    beforeAll(() => {
+      mesh = of()
+    })
     afterAll(() => rmSync(folder, { recursive: true }))
 
     it('changes nothing while nobody has a label', async () => {
@@ -123,7 +121,11 @@ export function labels(): void {
     it('lets the kubelet’s probes pass where plaintext is refused, and nobody else', async ({ onTestFinished }) => {
       onTestFinished(async () => void (await mesh.kubectl('-n shop delete peerauthentication strict')))
       const strict = { apiVersion: 'security.istio.io/v1', kind: 'PeerAuthentication' }
-      await apply({ ...strict, metadata: { name: 'strict', namespace: 'shop' }, spec: { mtls: { mode: 'STRICT' } } })
+      await mesh.apply({
+        ...strict,
+        metadata: { name: 'strict', namespace: 'shop' },
+        spec: { mtls: { mode: 'STRICT' } },
+      })
       await eventually('plaintext is refused', async () => {
         const [web, neighbour] = await Promise.all([
           mesh.podAt('node-2', 'shop', 'web'),
@@ -166,7 +168,7 @@ export function labels(): void {
     })
 
     it('judges a new pod by its own label before it runs', async () => {
-      await apply(
+      await mesh.apply(
         podOn('node-1', 'opts-out', { metadata: { labels: { [MODE]: 'none' } } }),
         podOn('node-1', 'opts-in', { namespace: 'outside', metadata: { labels: { [MODE]: 'ambient' } } }),
       )
@@ -196,7 +198,7 @@ export function labels(): void {
       const { podIP } = (await pod('neighbour')).status
       expect(await mesh.exec('shop/client', `wget -q -O- http://${podIP}:8080/`)).toBe('hello')
 
-      await apply(
+      await mesh.apply(
         podOn('node-1', 'waits'),
         podOn('node-1', 'plain-waits', { namespace: 'outside' }),
         podOn('node-1', 'starts', { namespace: 'kube-system' }),

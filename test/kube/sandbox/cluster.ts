@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { ownerOf } from '../../../agent/sandbox/claim.ts'
 import { DISK_ROOT } from '../../../agent/sandbox/kube/layout.ts'
-import { processesOf, tell, tracesOf, type DetachedCluster } from '../../world/kube.ts'
-import { ambit, eventually, run, type Ran } from '../../world/sandbox.ts'
+import { DetachedCluster, processesOf, tell, tracesOf } from '../../world/kube.ts'
+import { ambit, eventually, run, uniqueName, type Ran } from '../../world/sandbox.ts'
 
 const APPS = `
 apiVersion: v1
@@ -69,6 +69,11 @@ const settings = (): string[] => SYSCTLS.map((file) => readFileSync(file, 'utf8'
 /** Read when the file is, before any cluster. */
 const before = settings()
 
+async function expectNoTraces({ name, id }: DetachedCluster): Promise<void> {
+  expect(await tracesOf(name, id)).toEqual([])
+  expect(existsSync(join(DISK_ROOT, name))).toBe(false)
+}
+
 export function cluster(of: () => DetachedCluster): void {
   describe('a Kubernetes sandbox', () => {
     let cluster: DetachedCluster
@@ -78,6 +83,7 @@ export function cluster(of: () => DetachedCluster): void {
 
     beforeAll(async () => {
       cluster = of()
+      expect(cluster.said).toContain('export KUBECONFIG=')
       expect((await ask(['apply', '-f', '-'], APPS)).err).toBe('')
       const ready = await ask(['-n', 'plain', 'wait', '--for=condition=Ready', 'pod', '--all', '--timeout=90s'])
       expect(ready.code, ready.err).toBe(0)
@@ -146,15 +152,23 @@ export function cluster(of: () => DetachedCluster): void {
       await eventually('and serves', async () => (await inClient('echo yes')).out === 'yes\n', 30_000)
     })
 
+    it('comes up without a folder and an image too, and goes without a trace when it is asked to', async ({
+      onTestFinished,
+    }) => {
+      const bare = await DetachedCluster.up(uniqueName(), '--no-image')
+      onTestFinished(async () => void (await bare.down()))
+      expect(await bare.down()).toMatchObject({ code: 0, err: '' })
+      await expectNoTraces(bare)
+    })
+
     it("leaves nothing behind, and the machine's settings as they were, even when its process was killed", async () => {
-      const { name, id } = cluster
+      const { name } = cluster
       expect(settings()).toEqual(before)
       tell(`disk of both nodes: ${(await run(['du', '-sm', join(DISK_ROOT, name)])).out.split('\t')[0]} MB`)
       expect(processesOf(name).length).toBeGreaterThan(10)
       process.kill(ownerOf(name)!, 'SIGKILL')
       expect(await cluster.down()).toMatchObject({ code: 0, err: '' })
-      expect(await tracesOf(name, id)).toEqual([])
-      expect(existsSync(join(DISK_ROOT, name))).toBe(false)
+      await expectNoTraces(cluster)
     })
   })
 }
